@@ -1,0 +1,124 @@
+"""PyTorch module -> ONNX, with the names a Graph declares."""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+
+import jtts_export
+
+from jtts_export.optimize import tidy
+
+from .graph import Graph
+
+OPSETS = range(17, 21)  # LayerNormalization came with 17; torch's tracing exporter ends at 20
+DEFAULT_OPSET = 17
+_LSTM_WEIGHTS = {1: "W", 2: "R", 3: "B"}
+
+
+def export(
+    graph: Graph,
+    module: nn.Module,
+    example: Mapping[str, Tensor],
+    path: Path,
+    opset: int = DEFAULT_OPSET,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Trace `module` and save it as ONNX.
+
+    module: takes the graph's inputs, then its draws, and returns its outputs, then its taps, as a tuple.
+    example: a value of every input; sizes on dynamic axes are arbitrary.
+    """
+    names = [*graph.inputs, *graph.draws]
+    tensors = [*(example[n] for n in graph.inputs), *map(torch.from_numpy, graph.draws.values())]
+    produced = {**graph.outputs, **graph.taps}
+    axes = {n: dict(a) for n, a in {**graph.inputs, **produced}.items() if a}
+    with _quiet(), torch.no_grad():
+        torch.onnx.export(
+            module.eval(),
+            tuple(tensors),
+            str(path),
+            dynamo=False,
+            opset_version=opset,
+            input_names=names,
+            output_names=list(produced),
+            dynamic_axes=axes,
+        )
+    model = ir.load(path)
+    _bake(model, graph)
+    tidy(model)
+    name_weights(model)
+    model.producer_name, model.producer_version = "jtts-export", jtts_export.__version__
+    model.metadata_props.update(metadata or {})
+    save(model, path)
+
+
+def save(model: ir.Model, path: Path) -> None:
+    """Write in one file, checked."""
+    proto = ir.to_proto(model)
+    path.write_bytes(proto.SerializeToString(deterministic=True))
+    onnx.checker.check_model(str(path), full_check=True)
+
+
+def _bake(model: ir.Model, graph: Graph) -> None:
+    """Taps are no outputs; draws are initializers, still listed as inputs so that they can be overridden."""
+    outputs = model.graph.outputs
+    for value in [v for v in outputs if v.name in graph.taps]:
+        outputs.remove(value)
+    for value in model.graph.inputs:
+        if value.name in graph.draws:
+            value.const_value = ir.tensor(graph.draws[value.name], name=value.name)
+            model.graph.register_initializer(value)
+
+
+def name_weights(model: ir.Model) -> None:
+    """Give every weight the parameter name that recipes match: `decoder.encode.conv1.weight`.
+
+    The tracer renames what it transposes (`onnx::MatMul_812`); the node that uses it still knows its scope.
+    """
+    taken = {v.name for v in model.graph.initializers.values()}
+    for node in model.graph:
+        scope = re.sub(r"/[^/]*$", "", node.name or "").strip("/").replace("/", ".")
+        for index, value in enumerate(node.inputs):
+            if value is None or not value.is_initializer() or "::" not in (value.name or ""):
+                continue
+            suffix = _LSTM_WEIGHTS.get(index, str(index)) if node.op_type == "LSTM" else "weight"
+            name, n = f"{scope}.{suffix}", 1
+            while name in taken:
+                name, n = f"{scope}.{suffix}.{n}", n + 1
+            taken.add(name)
+            _rename(model.graph, value, name)
+    for value in list(model.graph.initializers.values()):
+        if (value.name or "").startswith("model."):
+            _rename(model.graph, value, (value.name or "").removeprefix("model."))
+
+
+def _rename(graph: ir.Graph, value: ir.Value, name: str) -> None:
+    del graph.initializers[value.name]
+    value.name = name
+    if value.const_value is not None:
+        value.const_value.name = name
+    graph.initializers[name] = value
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The tracing exporter warns about its own age and about shapes that are constant on purpose."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

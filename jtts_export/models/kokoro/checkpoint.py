@@ -1,0 +1,205 @@
+"""The authors' files -> reference, strictly: nothing missing, nothing extra, nothing of another shape.
+
+Layout (hexgrad/Kokoro-82M): config.json, one .pth holding a dict of five state dicts, voices/*.pt. The
+authors' own loader falls back to strict=False, so that a mismatch passes in silence; this one names it.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from jtts_export.errors import CheckpointError
+from jtts_export.models.source import Source, first_line
+
+from .adain import AdaIN1d
+from .config import KokoroConfig
+from .model import Kokoro
+from .random import official_config, random_model, random_voices, weight_normed
+
+PARTS = ("bert", "bert_encoder", "predictor", "text_encoder", "decoder")
+# In some files, and in no computation: position ids of older transformers, the complex-free STFT's tables.
+_DERIVED = re.compile(r"bert\.embeddings\.(position_ids|token_type_ids)|decoder\.generator\.stft\..+")
+_MAGNITUDE = {"weight_g": "weight_v", "parametrizations.weight.original0": "parametrizations.weight.original1"}
+
+
+def load(source: Source) -> tuple[dict, Kokoro, dict[str, np.ndarray]]:
+    """The raw config, the reference in eval mode, and voices {name: float32 [rows, 1, 2 * style_dim]}.
+
+    Raises CheckpointError naming the file or the key.
+    """
+    if source.seed is not None:
+        raw = official_config()
+        cfg = KokoroConfig.model_validate(raw)
+        voices = random_voices(source.seed, cfg)
+        return raw, random_model(source.seed, cfg), {name: v.numpy() for name, v in voices.items()}
+    raw, cfg = _read_config(source)
+    model = Kokoro(cfg).eval()
+    weights = _only(source, ".pth")
+    _assign(model, _flatten(_torch_load(source.files[weights], weights), weights), weights)
+    return raw, model, _read_voices(source, cfg)
+
+
+def _read_config(source: Source) -> tuple[dict, KokoroConfig]:
+    path = source.files.get("config.json")
+    if path is None:
+        raise CheckpointError(f"no config.json in {source.source}")
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        return raw, KokoroConfig.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "config"
+        raise CheckpointError(f"config.json is not Kokoro's: {where}: {first['msg']}") from error
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"config.json cannot be read: {first_line(error)}") from error
+
+
+def _only(source: Source, suffix: str) -> str:
+    names = [n for n in source.files if n.endswith(suffix)]
+    if len(names) != 1:
+        found = ", ".join(names) or "none"
+        raise CheckpointError(f"{source.source} must hold exactly one {suffix} file; found: {found}")
+    return names[0]
+
+
+def _torch_load(path: Path, name: str) -> object:
+    """torch.load of tensors only: a file that would run code on loading is refused."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported" in str(error) or "GLOBAL" in str(error):
+            raise CheckpointError(f"{name} holds pickled objects besides tensors; it was not loaded") from error
+        raise CheckpointError(f"{name} is damaged or not a PyTorch file") from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AssertionError) as error:
+        raise CheckpointError(f"{name} is truncated or not a PyTorch file: {first_line(error)}") from error
+
+
+def _flatten(loaded: object, file: str) -> dict[str, Tensor]:
+    """{part: {key: tensor}}, keys with or without `module.` -> {part.key: tensor}."""
+    if not isinstance(loaded, dict) or not all(isinstance(v, dict) for v in loaded.values()):
+        raise CheckpointError(f"{file} is not Kokoro's: expected a dict of state dicts {', '.join(PARTS)}")
+    missing = [p for p in PARTS if p not in loaded]
+    extra = [str(p) for p in loaded if p not in PARTS]
+    if missing or extra:
+        raise CheckpointError(f"{file}: {_differences(missing, extra, 'part')}")
+    flat: dict[str, Tensor] = {}
+    for part, state in loaded.items():
+        for key, value in state.items():
+            if not isinstance(key, str) or not isinstance(value, Tensor):
+                raise CheckpointError(f"{file}: {part}.{key} is not a tensor")
+            flat[f"{part}.{key.removeprefix('module.')}"] = value
+    return flat
+
+
+def _assign(model: Kokoro, found: dict[str, Tensor], file: str) -> None:
+    """Copy checkpoint tensors into the model; every key and shape must match."""
+    found = {k: v for k, v in found.items() if not _DERIVED.fullmatch(k)}
+    for key, value in found.items():
+        if not value.is_floating_point():
+            raise CheckpointError(f"{file}: {key} is {value.dtype}, not floating point")
+        if not torch.isfinite(value).all():
+            raise CheckpointError(f"{file}: {key} holds NaN or infinite values")
+    folded = _fold_affine(_fold_weight_norm(found, set(weight_normed(model)), file), model)
+    wanted = model.state_dict()
+    missing = [k for k in wanted if k not in folded]
+    extra = [k for k in folded if k not in wanted]
+    if missing or extra:
+        raise CheckpointError(f"{file}: {_differences(missing, extra, 'key')}")
+    for key, value in folded.items():
+        if value.shape != wanted[key].shape:
+            raise CheckpointError(
+                f"{file}: {key} has shape {list(value.shape)}, expected {list(wanted[key].shape)}"
+            )
+    model.load_state_dict(folded)
+
+
+def _fold_weight_norm(found: dict[str, Tensor], normed: set[str], file: str) -> dict[str, Tensor]:
+    """weight = g * v / |v|, norms over all axes but the first; either naming of g and v, or a plain weight."""
+    folded = dict(found)
+    for module in sorted(normed):
+        for magnitude, direction in _MAGNITUDE.items():
+            g, v = folded.pop(f"{module}.{magnitude}", None), folded.pop(f"{module}.{direction}", None)
+            if g is None and v is None:
+                continue
+            if g is None or v is None:
+                absent = magnitude if g is None else direction
+                raise CheckpointError(f"{file}: missing key {module}.{absent}")
+            if g.shape != (v.shape[0], *[1] * (v.dim() - 1)):
+                raise CheckpointError(
+                    f"{file}: {module}.{magnitude} has shape {list(g.shape)}, "
+                    f"expected {[v.shape[0], *[1] * (v.dim() - 1)]}"
+                )
+            weight = torch._weight_norm(v.float(), g.float(), 0)
+            if not torch.isfinite(weight).all():
+                raise CheckpointError(f"{file}: {module}.{direction} has a direction of zero length")
+            folded[f"{module}.weight"] = weight
+    return folded
+
+
+def _fold_affine(found: dict[str, Tensor], model: Kokoro) -> dict[str, Tensor]:
+    """Instance norms with parameters of their own: (1 + gamma) (w x + b) + beta, as one linear map of style."""
+    folded = dict(found)
+    for name, module in model.named_modules():
+        keys = [f"{name}.{k}" for k in ("norm.weight", "norm.bias", "fc.weight", "fc.bias")]
+        if not isinstance(module, AdaIN1d) or not all(k in folded for k in keys):
+            continue  # a key without its companions is reported as missing or unexpected
+        w, b, matrix, offset = (folded[k].float() for k in keys)
+        if matrix.shape != module.fc.weight.shape or w.shape != b.shape or 2 * len(w) != len(matrix):
+            continue
+        del folded[keys[0]], folded[keys[1]]
+        (gamma, beta), (gamma0, beta0) = matrix.chunk(2), offset.chunk(2)
+        folded[keys[2]] = torch.cat([w[:, None] * gamma, beta + b[:, None] * gamma])
+        folded[keys[3]] = torch.cat([w * (1 + gamma0) - 1, beta0 + b * (1 + gamma0)])
+    return folded
+
+
+def _differences(missing: list[str], extra: list[str], what: str) -> str:
+    def some(names: list[str]) -> str:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        return f"{what}{'s' if len(names) > 1 else ''} {', '.join(names[:3])}{more}"
+
+    return "; ".join(
+        f"{word} {some(names)}" for word, names in (("missing", missing), ("unexpected", extra)) if names
+    )
+
+
+def _read_voices(source: Source, cfg: KokoroConfig) -> dict[str, np.ndarray]:
+    voices: dict[str, np.ndarray] = {}
+    for name, path in source.files.items():
+        if not name.startswith("voices/"):
+            continue
+        stem = Path(name).stem
+        if stem in voices:
+            raise CheckpointError(f"two files for the voice '{stem}'; keep one of .pt and .bin")
+        voices[stem] = _read_voice(path, name, cfg)
+    if not voices:
+        raise CheckpointError(f"no voice in {source.source}: expected voices/*.pt or voices/*.bin")
+    return voices
+
+
+def _read_voice(path: Path, name: str, cfg: KokoroConfig) -> np.ndarray:
+    """A style per number of tokens, float32 [rows, 1, 2 * style_dim], from .pt or raw little-endian .bin."""
+    width = 2 * cfg.style_dim
+    if path.suffix == ".pt":
+        tensor = _torch_load(path, name)
+        if not isinstance(tensor, Tensor):
+            raise CheckpointError(f"{name} is not a tensor")
+        voice = tensor.float().numpy()
+    else:
+        data = path.read_bytes()
+        if not data or len(data) % (4 * width):
+            raise CheckpointError(f"{name} is truncated: {len(data)} bytes are no whole rows of {width} floats")
+        voice = np.frombuffer(data, dtype="<f4").reshape(-1, 1, width)
+    if voice.ndim != 3 or voice.shape[1:] != (1, width):
+        raise CheckpointError(f"{name} has shape {list(voice.shape)}, expected [tokens, 1, {width}]")
+    if not np.isfinite(voice).all():
+        raise CheckpointError(f"{name} holds NaN or infinite values")
+    return np.ascontiguousarray(voice, dtype=np.float32)

@@ -1,0 +1,29 @@
+"""onnxruntime sessions, made in one place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnxruntime as ort
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+ort.set_default_logger_severity(3)  # a baked draw that can be overridden is warned about at every load
+
+
+def session(model: Path | bytes, threads: int = 0, provider: str = "CPUExecutionProvider") -> ort.InferenceSession:
+    """A session on `threads` threads (0: one a core). Raises onnxruntime's own errors."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    source = str(model) if isinstance(model, Path) else model
+    return ort.InferenceSession(source, options, providers=[provider])
+
+
+def session_from_model(model: ir.Model, threads: int = 0) -> ort.InferenceSession:
+    """A session on a graph that is still in memory."""
+    import onnx_ir as ir
+
+    return session(ir.to_proto(model).SerializeToString(), threads)

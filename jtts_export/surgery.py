@@ -1,0 +1,61 @@
+"""Small helpers over onnx_ir: what every graph rewrite needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+
+def constant(value: ir.Value | None) -> np.ndarray | None:
+    """The value of an initializer that no caller can override, else None."""
+    if value is None or not value.is_initializer() or value.is_graph_input() or value.const_value is None:
+        return None
+    return value.const_value.numpy()
+
+
+def add_constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
+    """A new initializer. Its name must be free."""
+    if name in graph.initializers:
+        raise ValueError(f"initializer {name} exists")
+    tensor = ir.tensor(np.ascontiguousarray(array), name=name)
+    value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)
+    graph.register_initializer(value)
+    return value
+
+
+def set_constant(value: ir.Value, array: np.ndarray) -> None:
+    """Replace an initializer's content; shape and dtype may change."""
+    tensor = ir.tensor(np.ascontiguousarray(array), name=value.name)
+    value.const_value, value.shape = tensor, tensor.shape  # type: ignore[assignment]
+    value.type = ir.TensorType(tensor.dtype)
+
+
+def insert(before: ir.Node, op: str, inputs: Sequence[ir.Value | None], name: str, **attributes: Any) -> ir.Value:
+    """A new single-output node ahead of `before`; `name` names node and output. Returns the output."""
+    node = ir.node(op, list(inputs), attributes or None, name=name)
+    node.outputs[0].name = name
+    assert before.graph is not None
+    before.graph.insert_before(before, node)
+    return node.outputs[0]
+
+
+def only_user(value: ir.Value) -> ir.Node | None:
+    """The node that alone uses this value, in one of its inputs; None for an output or a shared value."""
+    uses = value.uses()
+    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
+
+
+def producer(value: ir.Value | None, op: str) -> ir.Node | None:
+    """The node that produces this value, if it is an `op`."""
+    node = value.producer() if value is not None else None
+    return node if node is not None and node.op_type == op else None
+
+
+def remove_unused(model: ir.Model) -> None:
+    """Drop nodes and initializers that nothing depends on."""
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+    RemoveUnusedNodesPass()(model)
