@@ -64,7 +64,7 @@ def scale_before_snake(model: ir.Model) -> int:
         match = _match_snake(add)
         if match is None:
             continue
-        y, alpha, scaled, square = match
+        _y, alpha, scaled, square = match
         total = insert(add, "Add", [scaled, square], f"{add.name}/u")
         inverse = add_constant(model.graph, f"{add.name}/inverse_alpha", 1 / alpha)
         out = insert(add, "Mul", [total, inverse], f"{add.name}/snake")
@@ -184,7 +184,7 @@ def _match_snake(add: ir.Node) -> tuple[ir.Value, np.ndarray, ir.Value, ir.Value
     sine = producer(square.inputs[0], "Sin")
     scaled = producer(sine.inputs[0], "Mul") if sine is not None else None
     alpha = constant(reciprocal.inputs[0])
-    if scaled is None or alpha is None or y is None or not {y, reciprocal.inputs[0]} == set(scaled.inputs):
+    if scaled is None or alpha is None or y is None or {y, reciprocal.inputs[0]} != set(scaled.inputs):
         return None
     return y, alpha, scaled.outputs[0], square.outputs[0]
 

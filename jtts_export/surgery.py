@@ -16,20 +16,20 @@ def constant(value: ir.Value | None) -> np.ndarray | None:
     return value.const_value.numpy()
 
 
-def add_constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
+def add_constant(graph: ir.Graph, name: str, array: np.ndarray | np.generic) -> ir.Value:
     """A new initializer. Its name must be free."""
     if name in graph.initializers:
         raise ValueError(f"initializer {name} exists")
-    tensor = ir.tensor(np.ascontiguousarray(array), name=name)
-    value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)
+    tensor = ir.tensor(np.asarray(array, order="C"), name=name)
+    value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor)
     graph.register_initializer(value)
     return value
 
 
 def set_constant(value: ir.Value, array: np.ndarray) -> None:
     """Replace an initializer's content; shape and dtype may change."""
-    tensor = ir.tensor(np.ascontiguousarray(array), name=value.name)
-    value.const_value, value.shape = tensor, tensor.shape  # type: ignore[assignment]
+    tensor = ir.tensor(np.asarray(array, order="C"), name=value.name)
+    value.const_value, value.shape = tensor, ir.Shape(array.shape)
     value.type = ir.TensorType(tensor.dtype)
 
 
@@ -44,7 +44,7 @@ def insert(before: ir.Node, op: str, inputs: Sequence[ir.Value | None], name: st
 
 def only_user(value: ir.Value) -> ir.Node | None:
     """The node that alone uses this value, in one of its inputs; None for an output or a shared value."""
-    uses = value.uses()
+    uses = list(value.uses())
     return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
 
 

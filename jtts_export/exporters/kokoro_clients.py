@@ -73,9 +73,7 @@ def graph_metadata(config: Mapping[str, Any], voices: Mapping[str, np.ndarray]) 
     }
 
 
-def write_client_files(
-    folder: Path, config: Mapping[str, Any], voices: Mapping[str, np.ndarray]
-) -> list[Path]:
+def write_client_files(folder: Path, config: Mapping[str, Any], voices: Mapping[str, np.ndarray]) -> list[Path]:
     """Write what the clients need besides the graph, and return the files in the order written.
 
     At the root, for kokoro-js (transformers.js): `config.json`, `tokenizer.json`, `tokenizer_config.json` and
@@ -115,9 +113,7 @@ def vocabulary(config: Mapping[str, Any]) -> dict[str, int]:
     (all three split text into code points), ASCII white space other than " " (sherpa-onnx splits tokens.txt
     there), or another meaning of "$" or of id 0.
     """
-    vocab: dict[str, int] = {
-        s: i for s, i in config["vocab"].items() if (s, i) != (BOUNDARY_TOKEN, BOUNDARY_ID)
-    }
+    vocab: dict[str, int] = {s: i for s, i in config["vocab"].items() if (s, i) != (BOUNDARY_TOKEN, BOUNDARY_ID)}
     for symbol, i in vocab.items():
         if len(symbol) != 1 or symbol in _OTHER_ASCII_SPACE:
             raise CheckpointError(f"vocab: {symbol!r} is not one printable character, which the clients need")

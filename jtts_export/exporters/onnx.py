@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 import jtts_export
-
 from jtts_export.optimize import tidy
 
 from .graph import Graph
@@ -75,7 +74,7 @@ def _bake(model: ir.Model, graph: Graph) -> None:
     for value in [v for v in outputs if v.name in graph.taps]:
         outputs.remove(value)
     for value in model.graph.inputs:
-        if value.name in graph.draws:
+        if value.name is not None and value.name in graph.draws:
             value.const_value = ir.tensor(graph.draws[value.name], name=value.name)
             model.graph.register_initializer(value)
 
@@ -103,6 +102,7 @@ def name_weights(model: ir.Model) -> None:
 
 
 def _rename(graph: ir.Graph, value: ir.Value, name: str) -> None:
+    assert value.name is not None
     del graph.initializers[value.name]
     value.name = name
     if value.const_value is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,16 +31,17 @@ class Source:
         return {"source": self.source, "revision": self.revision, "sha256": self.sha256}
 
 
-def locate(source: str, patterns: Iterable[str]) -> Source:
+def locate(source: str, patterns: Collection[str]) -> Source:
     """Find `source` and hash the files that match `patterns`; a hub repository is downloaded first.
 
     Raises BadInput for a source of another form, CheckpointError where nothing is found.
     """
     if source.startswith("random:"):
         seed = source.removeprefix("random:")
-        if not seed.isdecimal():
+        if not seed.isdecimal() or len(seed) > 18:  # torch's seeds have 64 bits
             raise BadInput(f"checkpoint '{source}': the seed must be a whole number, as in random:0")
-        return Source(f"random:{int(seed)}", hashlib.sha256(source.encode()).hexdigest(), seed=int(seed))
+        source = f"random:{int(seed)}"
+        return Source(source, hashlib.sha256(source.encode()).hexdigest(), seed=int(seed))
     if source.startswith("hub:"):
         folder, revision = _download(source, patterns)
         return _folder(source, folder, revision, patterns)
@@ -52,7 +53,7 @@ def locate(source: str, patterns: Iterable[str]) -> Source:
     return _folder(str(folder.resolve()), folder, None, patterns)
 
 
-def _folder(source: str, folder: Path, revision: str | None, patterns: Iterable[str]) -> Source:
+def _folder(source: str, folder: Path, revision: str | None, patterns: Collection[str]) -> Source:
     paths = sorted({p for pattern in patterns for p in folder.glob(pattern) if p.is_file()})
     files = {p.relative_to(folder).as_posix(): p for p in paths}
     whole = hashlib.sha256()
@@ -61,23 +62,23 @@ def _folder(source: str, folder: Path, revision: str | None, patterns: Iterable[
     return Source(source, whole.hexdigest(), revision, files=files)
 
 
-def _download(source: str, patterns: Iterable[str]) -> tuple[Path, str]:
+def _download(source: str, patterns: Collection[str]) -> tuple[Path, str]:
     match = _HUB.fullmatch(source)
     if not match:
         raise BadInput(f"checkpoint '{source}' is not of the form hub:ORG/REPO or hub:ORG/REPO@REVISION")
-    import httpx
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import RepositoryNotFoundError
     from huggingface_hub.errors import RevisionNotFoundError as NoRevision
 
     repo, revision = match["repo"], match["revision"]
     try:
+        from huggingface_hub import snapshot_download  # fails where HF_ENDPOINT is no address
+
         folder = snapshot_download(repo, revision=revision, allow_patterns=list(patterns))
     except NoRevision as error:
         raise CheckpointError(f"the hub's {repo} has no revision '{revision}'") from error
     except RepositoryNotFoundError as error:
         raise CheckpointError(f"the hub has no repository {repo}, or it needs a token") from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError) as error:
+    except Exception as error:  # its HTTP library, and so the errors' base, differs between versions
         raise CheckpointError(
             f"could not download {repo} from the hub: {first_line(error)}; "
             "with a local copy, pass its folder as --checkpoint"

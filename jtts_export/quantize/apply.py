@@ -10,8 +10,8 @@ import onnx_ir as ir
 from jtts_export.surgery import constant, remove_unused
 
 from . import static_conv
-from .schemes import Recipe, StaticConv, StoredFp16, StoredInt8
-from .weights import find_weights, store_fp16, store_int8
+from .schemes import Float32, Recipe, StaticConv, StoredFp16, StoredInt, label
+from .weights import find_weights, fits_fp16, store_fp16, store_int
 
 Samples = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
@@ -28,22 +28,23 @@ def _fit(conv: ir.Node, inputs: np.ndarray, outputs: np.ndarray) -> static_conv.
     return static_conv.fit(weight, np.zeros(len(weight)) if bias is None else bias, inputs, outputs)
 
 
-def quantize(
-    model: ir.Model, recipe: Recipe, convs: Mapping[str, static_conv.Parameters]
-) -> dict[str, str]:
-    """Apply `recipe` to `model` in place. Returns the scheme that each weight got.
-
-    A scheme that cannot hold a weight (a value beyond fp16, a Conv that was not calibrated) is an error.
+def quantize(model: ir.Model, recipe: Recipe, convs: Mapping[str, static_conv.Parameters]) -> dict[str, str]:
+    """Apply `recipe` to `model` in place. Returns the scheme that each weight got: the recipe's, but fp32 for
+    a weight with values beyond fp16.
     """
-    applied = {}
+    applied: dict[str, str] = {}
     chosen = [(name, weight, recipe.scheme_of(name)) for name, weight in find_weights(model).items()]
+    chosen = [
+        (name, weight, Float32() if isinstance(scheme, StoredFp16) and not fits_fp16(weight) else scheme)
+        for name, weight, scheme in chosen
+    ]
     # Convs first: they rescale the weights of the norms ahead of them, which must still be plain constants.
     for name, weight, scheme in sorted(chosen, key=lambda c: not isinstance(c[2], StaticConv)):
-        applied[name] = scheme.kind
+        applied[name] = label(scheme)
         if isinstance(scheme, StaticConv):
             static_conv.apply(model, name, weight, convs[name], scheme.table_levels)
-        elif isinstance(scheme, StoredInt8):
-            store_int8(model, name, weight)
+        elif isinstance(scheme, StoredInt):
+            store_int(model, name, weight, scheme.bits)
         elif isinstance(scheme, StoredFp16):
             store_fp16(model, name, weight)
     remove_unused(model)

@@ -29,7 +29,7 @@ def sample(
         name="sample_fraction", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([SAMPLES_PER_RUN])
     )
     graph.inputs.append(fraction)
-    last_axis = add_constant(graph, "sample_axis", np.int64([2]))
+    last_axis = add_constant(graph, "sample_axis", np.array([2], np.int64))
     convs = {n.name: n for n in graph}
     nodes = {name: convs[w.node.name] for name, w in weights.items()}
     wanted: dict[int, ir.Value] = {}
@@ -48,14 +48,10 @@ def sample(
         at = rng.random(SAMPLES_PER_RUN, dtype=np.float32)
         runs.append([y[0] for y in session.run(names, {**feed, "sample_fraction": at})])
     joined = {key: np.concatenate([run[i] for run in runs], axis=1) for key, i in index.items()}
-    return {
-        name: (joined[id(node.inputs[0])], joined[id(node.outputs[0])]) for name, node in nodes.items()
-    }
+    return {name: (joined[id(node.inputs[0])], joined[id(node.outputs[0])]) for name, node in nodes.items()}
 
 
-def _at_random_times(
-    graph: ir.Graph, value: ir.Value, fraction: ir.Value, axis: ir.Value, number: int
-) -> ir.Value:
+def _at_random_times(graph: ir.Graph, value: ir.Value, fraction: ir.Value, axis: ir.Value, number: int) -> ir.Value:
     def node(op: str, inputs: Sequence[ir.Value], name: str, **attributes: object) -> ir.Value:
         new = ir.node(op, inputs, attributes or None, name=f"sample/{number}/{name}")  # type: ignore[arg-type]
         new.outputs[0].name = f"sample/{number}/{name}"

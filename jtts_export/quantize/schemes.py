@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class _Scheme(BaseModel):
@@ -24,10 +24,11 @@ class StaticConv(_Scheme):
     table_levels: int = Field(default=2048, ge=0, le=1 << 16)
 
 
-class StoredInt8(_Scheme):
-    """fp32 arithmetic on weights stored as int8 with a scale per output channel, unfolded at load."""
+class StoredInt(_Scheme):
+    """fp32 arithmetic on weights stored as integers with a scale per output channel, unfolded at load."""
 
-    kind: Literal["stored-int8"] = "stored-int8"
+    kind: Literal["stored-int"] = "stored-int"
+    bits: Literal[4, 8, 12] = 8
 
 
 class StoredFp16(_Scheme):
@@ -42,7 +43,7 @@ class Float32(_Scheme):
     kind: Literal["float32"] = "float32"
 
 
-Scheme = Annotated[StaticConv | StoredInt8 | StoredFp16 | Float32, Field(discriminator="kind")]
+Scheme = Annotated[StaticConv | StoredInt | StoredFp16 | Float32, Field(discriminator="kind")]
 
 
 class Rule(_Scheme):
@@ -61,15 +62,19 @@ class Recipe(_Scheme):
         return next((r.scheme for r in self.rules if fnmatchcase(weight, r.pattern)), Float32())
 
     def with_promoted(self, weights: Iterable[str]) -> Recipe:
-        """Each of `weights` one step up: int8 to fp16 storage, fp16 storage to fp32."""
+        """Each of `weights` one step up the ladder."""
         rules = tuple(Rule(pattern=w, scheme=promoted(self.scheme_of(w))) for w in sorted(weights))
         names = {r.pattern for r in rules}
         return Recipe(rules=rules + tuple(r for r in self.rules if r.pattern not in names))
 
 
+def label(scheme: Scheme) -> str:
+    """A scheme in a word, for reports: `static-conv`, `stored-int4`, `stored-fp16`, `float32`."""
+    return f"{scheme.kind}{scheme.bits}" if isinstance(scheme, StoredInt) else scheme.kind
+
+
 def promoted(scheme: Scheme) -> Scheme:
-    """The next more precise scheme on the ladder."""
-    return StoredFp16() if isinstance(scheme, StaticConv | StoredInt8) else Float32()
-
-
-RECIPE = TypeAdapter(Recipe)
+    """The next more precise scheme on the ladder: 4 bits, 8 bits or int8 arithmetic, fp16 storage, fp32."""
+    if isinstance(scheme, StoredInt) and scheme.bits == 4:
+        return StoredInt()
+    return StoredFp16() if isinstance(scheme, StaticConv | StoredInt) else Float32()

@@ -154,7 +154,7 @@ def apply(model: ir.Model, name: str, weight: Weight, p: Parameters, table_level
     graph, conv = model.graph, weight.node
     base = conv.name or name
 
-    def const(suffix: str, array: np.ndarray) -> ir.Value:
+    def const(suffix: str, array: np.ndarray | np.generic) -> ir.Value:
         return add_constant(graph, f"{base}/{suffix}", array)
 
     one, zero = const("one", np.float32(1)), const("zero", np.uint8(p.zero))
@@ -167,12 +167,8 @@ def apply(model: ir.Model, name: str, weight: Weight, p: Parameters, table_level
         quantized = insert(conv, "QuantizeLinear", [conv.inputs[0], scales, zeros], f"{base}/quantize", axis=1)
     x = insert(conv, "DequantizeLinear", [quantized, one, zero], f"{base}/x")
     weight_scale = const("w_scale", p.weight_scale)
-    weight_zero = const("w_zero", np.zeros(len(p.weight), np.int8))
-    w = insert(
-        conv, "DequantizeLinear", [const("w_int8", p.weight), weight_scale, weight_zero], f"{base}/w", axis=0
-    )
-    bias_zero = const("b_zero", np.zeros(len(p.bias), np.int32))
-    b = insert(conv, "DequantizeLinear", [const("b_int32", p.bias), weight_scale, bias_zero], f"{base}/b", axis=0)
+    w = insert(conv, "DequantizeLinear", [const("w_int8", p.weight), weight_scale], f"{base}/w", axis=0)
+    b = insert(conv, "DequantizeLinear", [const("b_int32", p.bias), weight_scale], f"{base}/b", axis=0)
     attributes = {k: v.value for k, v in conv.attributes.items()}
     y = insert(conv, "Conv", [x, w, b], f"{base}/int8", **attributes)
     q = insert(conv, "QuantizeLinear", [y, one, const("q_zero", np.uint8(0))], f"{base}/q")
@@ -229,7 +225,7 @@ def _tabulate(conv: ir.Node, norm: ir.Node, p: Parameters, levels: int) -> ir.Va
     set_constant(gemm.inputs[1], weight / both[:, None])  # type: ignore[arg-type]
     set_constant(gemm.inputs[2], bias / both - shift)  # type: ignore[arg-type]
 
-    def shared(name: str, array: np.ndarray) -> ir.Value:
+    def shared(name: str, array: np.ndarray | np.generic) -> ir.Value:
         return graph.initializers.get(name) or add_constant(graph, name, array)
 
     grid = shared(f"table/{levels}", np.arange(levels, dtype=np.float32)[None, None])

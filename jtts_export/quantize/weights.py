@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from jtts_export.errors import JttsError
 from jtts_export.surgery import add_constant, constant, insert
 
 SMALLEST_WEIGHT = 1024  # elements; below, a scale and two nodes cost what they save
+CLIP_FACTORS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)  # few bits gain by clipping the largest values
 _OUTPUT_AXIS = {"Conv": 0, "ConvTranspose": 1, "MatMul": -1, "Gather": 0}
-FP16_MAX = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ def find_weights(model: ir.Model) -> dict[str, Weight]:
         array = constant(value)
         if array is None or array.dtype != np.float32 or array.ndim < 2 or array.size < SMALLEST_WEIGHT:
             continue
-        if uses := value.uses():
+        if uses := list(value.uses()):
             found[name] = Weight(value, uses[0].node, _scaled_axes(uses[0].node, uses[0].idx, array.ndim))
     return found
 
@@ -50,31 +49,73 @@ def _scaled_axes(node: ir.Node, index: int, ndim: int) -> tuple[int, ...]:
     return (_OUTPUT_AXIS.get(node.op_type, 0) % ndim,)
 
 
-def store_int8(model: ir.Model, name: str, weight: Weight) -> None:
-    """Hold as int8, unfolded by Cast and Mul: onnxruntime folds these at load, and not a DequantizeLinear."""
+def store_int(model: ir.Model, name: str, weight: Weight, bits: int) -> None:
+    """Hold as integers, unfolded by arithmetic that onnxruntime folds at load (it leaves a DequantizeLinear).
+
+    8 bits are an int8 tensor; 4 bits are packed in pairs; 12 bits are an int8 tensor of the upper eight and a
+    packed one of the lower four. A weight with an odd number of elements gets 8 bits.
+    """
     array = weight.array
-    others = tuple(a for a in range(array.ndim) if a not in weight.axes)
-    scale = np.abs(array).max(axis=others, keepdims=True) / 127
-    scale = np.where(scale > 0, scale, 1).astype(np.float32)
-    stored = np.clip(np.round(array / scale), -127, 127).astype(np.int8)
-    first = model.graph[0]
-    cast = insert(
-        first, "Cast", [add_constant(model.graph, f"{name}.int8", stored)], f"{name}/Cast", to=ir.DataType.FLOAT
-    )
-    scales = add_constant(model.graph, f"{name}.scale", scale)
-    _replace(weight.value, insert(first, "Mul", [cast, scales], f"{name}/Mul"))
+    bits = 8 if array.size % 2 else bits
+    steps = _steps(array, weight.axes, 2 ** (bits - 1) - 1)
+    limit = 2 ** (bits - 1)
+    integers = np.clip(np.round(array / steps), -limit, limit - 1).astype(np.int32)
+    graph, first = model.graph, model.graph[0]
+
+    def held(suffix: str, part: np.ndarray) -> ir.Value:
+        stored = add_constant(graph, f"{name}.{suffix}", part)
+        return insert(first, "Cast", [stored], f"{name}/{suffix}", to=ir.DataType.FLOAT)
+
+    def number(value: float) -> ir.Value:
+        key = f"unpack/{value:g}"
+        return graph.initializers.get(key) or add_constant(graph, key, np.float32(value))
+
+    def nibbles(part: np.ndarray) -> ir.Value:
+        upper, lower = np.split(part.reshape(-1).astype(np.uint8), 2)
+        pair = held("pairs", upper * 16 + lower)
+        high = insert(first, "Floor", [insert(first, "Mul", [pair, number(1 / 16)], f"{name}/shift")], f"{name}/high")
+        low = insert(first, "Sub", [pair, insert(first, "Mul", [high, number(16)], f"{name}/top")], f"{name}/low")
+        both = insert(first, "Concat", [high, low], f"{name}/flat", axis=0)
+        shape = add_constant(graph, f"{name}.shape", np.array(array.shape, np.int64))
+        return insert(first, "Reshape", [both, shape], f"{name}/nibbles")
+
+    if bits == 8:
+        value = held("int8", integers.astype(np.int8))
+    elif bits == 4:
+        value = insert(first, "Sub", [nibbles(integers + 8), number(8)], f"{name}/int4")
+    else:
+        upper = insert(first, "Mul", [held("upper", (integers >> 4).astype(np.int8)), number(16)], f"{name}/times")
+        value = insert(first, "Add", [upper, nibbles(integers & 15)], f"{name}/int12")
+    scale = add_constant(graph, f"{name}.scale", steps)
+    _replace(weight.value, insert(first, "Mul", [value, scale], f"{name}/value"))
+
+
+def _steps(array: np.ndarray, axes: tuple[int, ...], top: int) -> np.ndarray:
+    """Per channel, the step with the least squared error of rounding and clipping."""
+    others = tuple(a for a in range(array.ndim) if a not in axes)
+    reach = np.abs(array).max(axis=others, keepdims=True) / top
+    reach = np.where(reach > 0, reach, 1).astype(np.float32)
+    best, best_error = reach, np.full(reach.shape, np.inf)
+    for factor in CLIP_FACTORS if top < 127 else (1.0,):
+        step = reach * np.float32(factor)
+        error = ((np.clip(np.round(array / step), -top - 1, top) * step - array) ** 2).sum(axis=others, keepdims=True)
+        best = np.where(error < best_error, step, best)
+        best_error = np.minimum(error, best_error)
+    return best.astype(np.float32)
+
+
+def fits_fp16(weight: Weight) -> bool:
+    """Whether no value overflows."""
+    return bool(np.abs(weight.array).max() <= np.finfo(np.float16).max)
 
 
 def store_fp16(model: ir.Model, name: str, weight: Weight) -> None:
-    """Hold as fp16, unfolded by Cast. Raises JttsError where a value does not fit."""
-    array = weight.array
-    if np.abs(array).max() > FP16_MAX:
-        raise JttsError(f"{name} has values beyond fp16's {FP16_MAX:.0f}")
-    half = add_constant(model.graph, f"{name}.fp16", array.astype(np.float16))
+    """Hold as fp16, unfolded by Cast."""
+    half = add_constant(model.graph, f"{name}.fp16", weight.array.astype(np.float16))
     _replace(weight.value, insert(model.graph[0], "Cast", [half], f"{name}/Cast", to=ir.DataType.FLOAT))
 
 
 def _replace(old: ir.Value, new: ir.Value) -> None:
     old.replace_all_uses_with(new)
-    assert old.graph is not None
+    assert old.graph is not None and old.name is not None
     del old.graph.initializers[old.name]

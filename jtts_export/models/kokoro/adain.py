@@ -39,9 +39,7 @@ class AdainResBlk1d(nn.Module):
         if dim_in != dim_out:
             self.conv1x1 = nn.Conv1d(dim_in, dim_out, 1, bias=False)
         if upsample:
-            self.pool = nn.ConvTranspose1d(
-                dim_in, dim_in, 3, stride=2, groups=dim_in, padding=1, output_padding=1
-            )
+            self.pool = nn.ConvTranspose1d(dim_in, dim_in, 3, stride=2, groups=dim_in, padding=1, output_padding=1)
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """[1, dim_in, frames] -> [1, dim_out, frames], or 2 * frames with `upsample`."""
@@ -75,9 +73,7 @@ class AdaINResBlock1(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """[1, channels, time] -> [1, channels, time]."""
-        halves = zip(
-            self.convs1, self.convs2, self.adain1, self.adain2, self.alpha1, self.alpha2, strict=True
-        )
+        halves = zip(self.convs1, self.convs2, self.adain1, self.adain2, self.alpha1, self.alpha2, strict=True)
         for conv1, conv2, norm1, norm2, alpha1, alpha2 in halves:
             y = conv1(snake(norm1(x, style), alpha1))
             x = x + conv2(snake(norm2(y, style), alpha2))

@@ -75,7 +75,7 @@ class _Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.embedding_hidden_mapping_in(x)
-        layer = self.albert_layer_groups[0].albert_layers[0]  # type: ignore[index, union-attr]
+        layer = self.get_submodule("albert_layer_groups.0.albert_layers.0")
         for _ in range(self.repeats):
             x = layer(x)
         return x

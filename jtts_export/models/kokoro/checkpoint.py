@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,10 @@ from .random import official_config, random_model, random_voices, weight_normed
 PARTS = ("bert", "bert_encoder", "predictor", "text_encoder", "decoder")
 # In some files, and in no computation: position ids of older transformers, the complex-free STFT's tables.
 _DERIVED = re.compile(r"bert\.embeddings\.(position_ids|token_type_ids)|decoder\.generator\.stft\..+")
-_MAGNITUDE = {"weight_g": "weight_v", "parametrizations.weight.original0": "parametrizations.weight.original1"}
+_MAGNITUDE = {
+    "weight_g": "weight_v",
+    "parametrizations.weight.original0": "parametrizations.weight.original1",
+}
 
 
 def load(source: Source) -> tuple[dict, Kokoro, dict[str, np.ndarray]]:
@@ -75,10 +79,10 @@ def _torch_load(path: Path, name: str) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error) or "GLOBAL" in str(error):
+        if "GLOBAL" in str(error):  # the pickle operation that names a class or a function
             raise CheckpointError(f"{name} holds pickled objects besides tensors; it was not loaded") from error
         raise CheckpointError(f"{name} is damaged or not a PyTorch file") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AssertionError) as error:
+    except Exception as error:  # there is no telling what unpickling damaged bytes raises
         raise CheckpointError(f"{name} is truncated or not a PyTorch file: {first_line(error)}") from error
 
 
@@ -95,36 +99,49 @@ def _flatten(loaded: object, file: str) -> dict[str, Tensor]:
         for key, value in state.items():
             if not isinstance(key, str) or not isinstance(value, Tensor):
                 raise CheckpointError(f"{file}: {part}.{key} is not a tensor")
-            flat[f"{part}.{key.removeprefix('module.')}"] = value
+            name = f"{part}.{key.removeprefix('module.')}"
+            if name in flat:
+                raise CheckpointError(f"{file}: {name} is there twice, with and without 'module.'")
+            flat[name] = value
     return flat
 
 
 def _assign(model: Kokoro, found: dict[str, Tensor], file: str) -> None:
     """Copy checkpoint tensors into the model; every key and shape must match."""
-    found = {k: v for k, v in found.items() if not _DERIVED.fullmatch(k)}
-    for key, value in found.items():
-        if not value.is_floating_point():
-            raise CheckpointError(f"{file}: {key} is {value.dtype}, not floating point")
-        if not torch.isfinite(value).all():
-            raise CheckpointError(f"{file}: {key} holds NaN or infinite values")
-    folded = _fold_affine(_fold_weight_norm(found, set(weight_normed(model)), file), model)
+    found = {k: _float32(v, f"{file}: {k}") for k, v in found.items() if not _DERIVED.fullmatch(k)}
+    folded = _fold_affine(_fold_weight_norm(found, model, file), model, file)
     wanted = model.state_dict()
     missing = [k for k in wanted if k not in folded]
     extra = [k for k in folded if k not in wanted]
     if missing or extra:
         raise CheckpointError(f"{file}: {_differences(missing, extra, 'key')}")
     for key, value in folded.items():
-        if value.shape != wanted[key].shape:
-            raise CheckpointError(
-                f"{file}: {key} has shape {list(value.shape)}, expected {list(wanted[key].shape)}"
-            )
+        _check_shape(value, wanted[key].shape, f"{file}: {key}")
     model.load_state_dict(folded)
 
 
-def _fold_weight_norm(found: dict[str, Tensor], normed: set[str], file: str) -> dict[str, Tensor]:
+def _float32(value: Tensor, what: str) -> Tensor:
+    """The values as float32, which must be dense and finite."""
+    if value.layout != torch.strided or value.is_nested or value.is_meta:
+        raise CheckpointError(f"{what} is not a dense tensor")
+    if not value.is_floating_point():
+        raise CheckpointError(f"{what} is {value.dtype}, not floating point")
+    value = value.detach().float()
+    if not torch.isfinite(value).all():
+        raise CheckpointError(f"{what} holds NaN or infinite values")
+    return value
+
+
+def _check_shape(value: Tensor, expected: Sequence[int], what: str) -> None:
+    if list(value.shape) != list(expected):
+        raise CheckpointError(f"{what} has shape {list(value.shape)}, expected {list(expected)}")
+
+
+def _fold_weight_norm(found: dict[str, Tensor], model: Kokoro, file: str) -> dict[str, Tensor]:
     """weight = g * v / |v|, norms over all axes but the first; either naming of g and v, or a plain weight."""
     folded = dict(found)
-    for module in sorted(normed):
+    for module in sorted(weight_normed(model)):
+        shape = model.get_parameter(f"{module}.weight").shape
         for magnitude, direction in _MAGNITUDE.items():
             g, v = folded.pop(f"{module}.{magnitude}", None), folded.pop(f"{module}.{direction}", None)
             if g is None and v is None:
@@ -132,28 +149,28 @@ def _fold_weight_norm(found: dict[str, Tensor], normed: set[str], file: str) -> 
             if g is None or v is None:
                 absent = magnitude if g is None else direction
                 raise CheckpointError(f"{file}: missing key {module}.{absent}")
-            if g.shape != (v.shape[0], *[1] * (v.dim() - 1)):
-                raise CheckpointError(
-                    f"{file}: {module}.{magnitude} has shape {list(g.shape)}, "
-                    f"expected {[v.shape[0], *[1] * (v.dim() - 1)]}"
-                )
-            weight = torch._weight_norm(v.float(), g.float(), 0)
+            _check_shape(g, [shape[0], *[1] * (len(shape) - 1)], f"{file}: {module}.{magnitude}")
+            _check_shape(v, shape, f"{file}: {module}.{direction}")
+            if f"{module}.weight" in folded:
+                raise CheckpointError(f"{file}: {module} has its weight in two forms")
+            weight = torch._weight_norm(v, g, 0)
             if not torch.isfinite(weight).all():
                 raise CheckpointError(f"{file}: {module}.{direction} has a direction of zero length")
             folded[f"{module}.weight"] = weight
     return folded
 
 
-def _fold_affine(found: dict[str, Tensor], model: Kokoro) -> dict[str, Tensor]:
+def _fold_affine(found: dict[str, Tensor], model: Kokoro, file: str) -> dict[str, Tensor]:
     """Instance norms with parameters of their own: (1 + gamma) (w x + b) + beta, as one linear map of style."""
     folded = dict(found)
     for name, module in model.named_modules():
         keys = [f"{name}.{k}" for k in ("norm.weight", "norm.bias", "fc.weight", "fc.bias")]
         if not isinstance(module, AdaIN1d) or not all(k in folded for k in keys):
             continue  # a key without its companions is reported as missing or unexpected
-        w, b, matrix, offset = (folded[k].float() for k in keys)
-        if matrix.shape != module.fc.weight.shape or w.shape != b.shape or 2 * len(w) != len(matrix):
-            continue
+        shapes = ([module.channels], [module.channels], module.fc.weight.shape, module.fc.bias.shape)
+        for key, shape in zip(keys, shapes, strict=True):
+            _check_shape(folded[key], shape, f"{file}: {key}")
+        w, b, matrix, offset = (folded[k] for k in keys)
         del folded[keys[0]], folded[keys[1]]
         (gamma, beta), (gamma0, beta0) = matrix.chunk(2), offset.chunk(2)
         folded[keys[2]] = torch.cat([w[:, None] * gamma, beta + b[:, None] * gamma])
@@ -192,14 +209,15 @@ def _read_voice(path: Path, name: str, cfg: KokoroConfig) -> np.ndarray:
         tensor = _torch_load(path, name)
         if not isinstance(tensor, Tensor):
             raise CheckpointError(f"{name} is not a tensor")
-        voice = tensor.float().numpy()
+        voice = _float32(tensor, name).numpy()
     else:
         data = path.read_bytes()
         if not data or len(data) % (4 * width):
             raise CheckpointError(f"{name} is truncated: {len(data)} bytes are no whole rows of {width} floats")
         voice = np.frombuffer(data, dtype="<f4").reshape(-1, 1, width)
-    if voice.ndim != 3 or voice.shape[1:] != (1, width):
-        raise CheckpointError(f"{name} has shape {list(voice.shape)}, expected [tokens, 1, {width}]")
+    if voice.shape != (cfg.max_tokens, 1, width):
+        expected = [cfg.max_tokens, 1, width]
+        raise CheckpointError(f"{name} has shape {list(voice.shape)}, expected {expected}")
     if not np.isfinite(voice).all():
         raise CheckpointError(f"{name} holds NaN or infinite values")
     return np.ascontiguousarray(voice, dtype=np.float32)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .adain import AdaINResBlock1, AdainResBlk1d
+from .adain import AdainResBlk1d, AdaINResBlock1
 from .config import SAMPLE_RATE_HZ, KokoroConfig
 
 HARMONICS = 9  # the fundamental and harmonic_num = 8 overtones
@@ -48,10 +48,10 @@ class HarmonicSource(nn.Module):
         previous = torch.cat([phase[:, :1], phase[:, :-1]], dim=1)
         following = torch.cat([phase[:, 1:], phase[:, -1:]], dim=1)
         phase = phase + (previous - phase) * self.before + (following - phase) * self.after
-        phase = (phase - torch.floor(phase)).float()
+        phase = (phase - torch.floor(phase)).to(f0.dtype)
         sines = torch.sin(phase * (2 * math.pi)).reshape(HARMONICS, -1)
 
-        voiced = (f0 > VOICED_THRESHOLD_HZ).float()
+        voiced = (f0 > VOICED_THRESHOLD_HZ).to(f0.dtype)
         noise_std = voiced * VOICED_NOISE_STD + (1 - voiced) * (SINE_AMPLITUDE / 3)
         merged = self._per_sample(voiced * SINE_AMPLITUDE) * (self.l_linear.weight @ sines)
         merged = merged + self._per_sample(noise_std) * self._noise(noise, merged.shape[1])
@@ -103,9 +103,7 @@ class STFT(nn.Module):
         x = torch.cat([magnitude * torch.cos(phase), magnitude * torch.sin(phase)], dim=1)
         pad = self.n_fft // 2
         audio = F.conv_transpose1d(x, self.synthesis, stride=self.hop, padding=pad)
-        weight = F.conv_transpose1d(
-            torch.ones_like(magnitude[:, :1]), self.envelope, stride=self.hop, padding=pad
-        )
+        weight = F.conv_transpose1d(torch.ones_like(magnitude[:, :1]), self.envelope, stride=self.hop, padding=pad)
         return (audio / weight).squeeze(1)
 
 
@@ -122,9 +120,7 @@ class Generator(nn.Module):
         spectrum = net.gen_istft_n_fft + 2
         channels = net.upsample_initial_channel
         for i, (rate, kernel) in enumerate(zip(net.upsample_rates, net.upsample_kernel_sizes, strict=True)):
-            self.ups.append(
-                nn.ConvTranspose1d(channels, channels // 2, kernel, rate, padding=(kernel - rate) // 2)
-            )
+            self.ups.append(nn.ConvTranspose1d(channels, channels // 2, kernel, rate, padding=(kernel - rate) // 2))
             channels //= 2
             for size, dilations in zip(net.resblock_kernel_sizes, net.resblock_dilation_sizes, strict=True):
                 self.resblocks.append(AdaINResBlock1(channels, size, dilations, cfg.style_dim))

@@ -11,7 +11,7 @@ from .config import KokoroConfig
 from .decoder import Decoder
 from .prosody import ProsodyPredictor, TextEncoder
 
-TAPS = ("duration", "f0", "n", "har", "waveform")
+TAPS = ("frames", "duration", "f0", "n", "har", "waveform")
 
 
 class Kokoro(nn.Module):
@@ -43,18 +43,17 @@ class Kokoro(nn.Module):
         half first); speed: [1]; noise: [period, HARMONICS] unit normal, read cyclically by the source.
         A tap named in `forced` takes that value instead of the computed one.
 
-        Returns `duration` int64 [1, tokens] in frames, `f0` (Hz) and `n` [1, 2 * frames], `har`
-        [1, n_fft + 2, samples / hop + 1] and `waveform` [1, samples].
+        Returns `frames` per token [1, tokens] and `duration`, the same rounded to int64, at least 1; `f0` (Hz)
+        and `n` [1, 2 * frames]; `har` [1, n_fft + 2, samples / hop + 1]; `waveform` [1, samples].
         """
         forced = forced or {}
         timbre, prosody = style.split(self.cfg.style_dim, dim=1)
         text = self.bert_encoder(self.bert(input_ids))
-        duration, owner, f0, n = self.predictor(text, prosody, speed, forced.get("duration"))
+        frames, duration, owner, f0, n = self.predictor(text, prosody, speed, forced.get("duration"))
         f0, n = forced.get("f0", f0), forced.get("n", n)
         har = forced.get("har")
         if har is None:
             har = self.decoder.source(f0, noise)
         asr = self.text_encoder(input_ids)[:, :, owner]
         waveform = self.decoder(asr, f0, n, timbre, har)
-        return dict(zip(TAPS, (duration, f0, n, har, waveform), strict=True))
-
+        return dict(zip(TAPS, (frames, duration, f0, n, har, waveform), strict=True))

@@ -110,12 +110,12 @@ class ProsodyPredictor(nn.Module):
 
     def forward(
         self, text: Tensor, style: Tensor, speed: Tensor, forced: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Durations, the token of each frame, F0 and energy.
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Durations before and after rounding, the token of each frame, F0 and energy.
 
         text: [1, tokens, hidden_dim]; style: [1, style_dim]; speed: [1]; forced: durations to use instead.
-        Returns frames per token, int64 [1, tokens], at least 1 each; int64 [frames]; F0 in Hz and energy,
-        each [1, 2 * frames].
+        Returns frames per token, float and int64 [1, tokens], at least 1 each; int64 [frames]; F0 in Hz and
+        energy, each [1, 2 * frames].
         """
         features = self.text_encoder(text, style)
         x, _ = self.lstm(features)
@@ -126,20 +126,18 @@ class ProsodyPredictor(nn.Module):
         f0 = n = x.transpose(1, 2)
         for f0_block, n_block in zip(self.F0, self.N, strict=True):
             f0, n = f0_block(f0, style), n_block(n, style)
-        return duration, owner, self.F0_proj(f0).squeeze(1), self.N_proj(n).squeeze(1)
+        return frames, duration, owner, self.F0_proj(f0).squeeze(1), self.N_proj(n).squeeze(1)
 
 
 def token_of_frame(duration: Tensor) -> Tensor:
     """Frames per token [1, tokens] -> the token that each frame belongs to, int64 [frames]."""
     ends = torch.cumsum(duration, dim=1)
-    frames = torch.arange(ends[0, -1], device=duration.device)
+    frames = torch.arange(ends[0, -1], device=duration.device)  # type: ignore[call-overload]
     return (frames.unsqueeze(1) >= ends).long().sum(dim=1)
 
 
 def _bilstm(cfg: KokoroConfig) -> nn.LSTM:
-    return nn.LSTM(
-        cfg.hidden_dim + cfg.style_dim, cfg.hidden_dim // 2, batch_first=True, bidirectional=True
-    )
+    return nn.LSTM(cfg.hidden_dim + cfg.style_dim, cfg.hidden_dim // 2, batch_first=True, bidirectional=True)
 
 
 def _curve_blocks(cfg: KokoroConfig) -> nn.ModuleList:

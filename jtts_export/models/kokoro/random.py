@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .adain import AdaINResBlock1, AdainResBlk1d
+from .adain import AdainResBlk1d, AdaINResBlock1
 from .config import KokoroConfig
 from .decoder import Decoder, Generator
 from .model import Kokoro

@@ -1,0 +1,173 @@
+"""The release folder: what is in it, and proof that its bytes are those that were measured.
+
+    <out>/<model>/             a release that passed
+    <out>/<model>.failed/      one that did not, kept aside to be looked at
+
+manifest.json lists every other file with its sha256; validation.json names the sha256 of each graph file that
+was measured. Writing is atomic: a folder appears under its name only when it is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from .errors import GateFailed, OutsideError
+from .models.source import sha256_file
+from .store import files_under, writing
+from .validate.gates import PASS
+
+SCHEMA_VERSION = 1
+MANIFEST, VALIDATION = "manifest.json", "validation.json"
+
+
+class FileEntry(BaseModel):
+    """A file of the release."""
+
+    model_config = ConfigDict(frozen=True)
+
+    sha256: str
+    size: int
+
+
+class Manifest(BaseModel):
+    """manifest.json: where a release comes from, how it was made, and every file of it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    schema_version: int
+    tool_version: str
+    model: str
+    checkpoint: dict[str, str | None]
+    licence: str
+    opset: int
+    profile: dict[str, Any]
+    verdict: str
+    variants: dict[str, dict[str, Any]]
+    versions: dict[str, str]
+    machine: dict[str, Any]
+    files: dict[str, FileEntry]
+
+
+def release_path(out: Path, model: str, verdict: str) -> Path:
+    """Where a release with this verdict lies."""
+    return out / (model if verdict == PASS else f"{model}.failed")
+
+
+def check_writable(out: Path) -> None:
+    """Raises OutsideError where a release could not be written to `out`: better now than after the work."""
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / f".writable.{os.getpid()}"
+        probe.write_bytes(b"-")
+        probe.unlink()
+
+
+def write(out: Path, parts: Mapping[str, Path], texts: Mapping[str, str], manifest: Mapping[str, Any]) -> Path:
+    """Assemble a release and move it into place. Returns its folder.
+
+    parts: path in the release -> file to copy; texts: path -> content; manifest: all of it but `files`.
+    Raises GateFailed where a graph's bytes are not those that validation.json says were measured.
+    """
+    target = release_path(out, manifest["model"], manifest["verdict"])
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        work = out / f".{target.name}.{os.getpid()}"
+        shutil.rmtree(work, ignore_errors=True)
+        try:
+            for name, source in parts.items():
+                (work / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, work / name)
+            for name, text in texts.items():
+                (work / name).write_text(text, encoding="utf-8")
+            _check_measured(work)
+            entries = {
+                path.relative_to(work).as_posix(): {"sha256": sha256_file(path), "size": path.stat().st_size}
+                for path in files_under(work)
+            }
+            whole = Manifest.model_validate({**manifest, "files": entries})
+            (work / MANIFEST).write_text(whole.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            _replace(work, target)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    return target
+
+
+def _replace(work: Path, target: Path) -> None:
+    """Put `work` in the place of `target`; a kill in between leaves one of the two whole."""
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    work.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def read(release: Path) -> tuple[Manifest, dict[str, Any]]:
+    """manifest.json and validation.json. Raises OutsideError where this is no release."""
+    if not (release / MANIFEST).is_file():
+        raise OutsideError(f"{release} is not a release: it has no {MANIFEST}")
+    try:
+        manifest = Manifest.model_validate_json((release / MANIFEST).read_bytes())
+        validation = json.loads((release / VALIDATION).read_text(encoding="utf-8"))
+    except (ValidationError, ValueError, OSError) as error:
+        raise OutsideError(
+            f"{release}: {MANIFEST} or {VALIDATION} is damaged: {str(error).splitlines()[0]}"
+        ) from error
+    for name in manifest.files:
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name:
+            raise OutsideError(f"{release}: {MANIFEST} names a file outside the release: {name}")
+    return manifest, validation
+
+
+def verify(release: Path) -> tuple[Manifest, dict[str, Any]]:
+    """read(), and every file's sha256. Raises GateFailed naming the first file that differs."""
+    manifest, validation = read(release)
+    there = {path.relative_to(release).as_posix() for path in files_under(release)} - {MANIFEST}
+    for name, entry in manifest.files.items():
+        path = release / name
+        if name not in there or path.stat().st_size != entry.size or sha256_file(path) != entry.sha256:
+            state = "missing" if name not in there else "not the file that was validated"
+            raise GateFailed(f"{release}: {name} is {state}")
+    if extra := sorted(there - set(manifest.files)):
+        raise GateFailed(f"{release}: {extra[0]} is not in {MANIFEST}")
+    _check_measured(release)
+    return manifest, validation
+
+
+def is_current(release: Path, validation: str) -> bool:
+    """Whether a release is there, whole, with exactly this validation.json."""
+    try:
+        verify(release)
+        return (release / VALIDATION).read_text(encoding="utf-8") == validation
+    except (GateFailed, OutsideError, OSError):
+        return False
+
+
+def _check_measured(folder: Path) -> None:
+    validation = json.loads((folder / VALIDATION).read_text(encoding="utf-8"))
+    for variant in validation["variants"].values():
+        if sha256_file(folder / variant["file"]) != variant["sha256"]:
+            raise GateFailed(f"{variant['file']} is not the file that was measured; build again with --force")
+
+
+def machine() -> dict[str, Any]:
+    """What measurements were taken on."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        model = names[0].partition(":")[2].strip() if names else model
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+    }

@@ -1,0 +1,90 @@
+"""What a reader sees of a release: the table of results, and the model card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .models import Info
+
+COLUMNS = (
+    ("MB", "size_mb", "{:.1f}"),
+    ("RTF", "rtf_warm_p50", "{:.3f}"),
+    ("x PyTorch", "speedup_vs_reference", "{:.2f}"),
+    ("x fp32", "speedup_vs_fp32", "{:.2f}"),
+    ("decoder dB", "parity_decoder_snr_db", "{:.1f}"),
+    ("durations =", "durations_equal_ratio", "{:.3f}"),
+    ("log-mel", "parity_log_mel_l1", "{:.3f}"),
+)
+
+
+def table(validation: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: variant, its main figures, verdict."""
+    rows = [
+        [name, *(number(v["metrics"].get(key), form) for _, key, form in COLUMNS), v["verdict"]]
+        for name, v in validation["variants"].items()
+    ]
+    return ["variant", *(title for title, _, _ in COLUMNS), "verdict"], rows
+
+
+def gate_rows(validation: Mapping[str, Any]) -> list[list[str]]:
+    """Every gate of every variant: failing first. variant, metric, value, limit, outcome."""
+    rows = [
+        (g["passed"], [name, g["metric"], number(g["value"]), f"{g['op']} {g['limit']:g}", _outcome(g)])
+        for name, v in validation["variants"].items()
+        for g in v["gates"]
+    ]
+    return [row for _, row in sorted(rows, key=lambda r: r[0])]
+
+
+def ladder_lines(variant: str, made: Mapping[str, Any]) -> list[str]:
+    """What the ladder promoted, and why."""
+    return [
+        f"{variant}: {step['gate']} was {step['measured']:.3g}: promoted "
+        + ", ".join(f"{w} to {s} ({step['error_share'][w]:.0%} of the error)" for w, s in step["promoted"].items())
+        for step in made.get("ladder", {}).get("steps", [])
+    ]
+
+
+def number(value: object, form: str = "{:.4g}") -> str:
+    """A metric as text; infinities are strings in JSON already, and an absent metric is said to be so."""
+    if value is None:
+        return "not measured"
+    return form.format(value) if isinstance(value, float | int) else str(value)
+
+
+def _outcome(gate: Mapping[str, Any]) -> str:
+    return "pass" if gate["passed"] else "FAIL"
+
+
+def render(validation: Mapping[str, Any], info: Info) -> str:
+    """README.md of a release."""
+    checkpoint = validation["checkpoint"]
+    header, rows = table(validation)
+    lines = [
+        "---",
+        f"license: {info.licence.lower()}",
+        "pipeline_tag: text-to-speech",
+        "library_name: onnx",
+        "---",
+        "",
+        f"# {info.title}, ONNX",
+        "",
+        f"Made by jtts-export {validation['tool_version']} from `{checkpoint['source']}`"
+        + (f" at `{checkpoint['revision']}`" if checkpoint["revision"] else "")
+        + f" (sha256 `{checkpoint['sha256'][:16]}`).",
+        f"Verdict for profile `{validation['profile']['name']}`: **{validation['verdict']}**.",
+        "",
+        "| " + " | ".join(header) + " |",
+        "|" + " --- |" * len(header),
+        *("| " + " | ".join(row) + " |" for row in rows),
+        "",
+        f"Measured on {validation['machine']['cpu']}, {validation['profile']['threads']} threads; parity is "
+        "against PyTorch. `validation.json` holds every figure and gate, `manifest.json` every file's sha256.",
+        "",
+        "```bash",
+        'jtts-export say . "Hello there." -o hello.wav',
+        "```",
+        "",
+    ]
+    return "\n".join(lines)

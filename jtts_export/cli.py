@@ -1,0 +1,264 @@
+"""The command line: parse, call, print. Heavy packages are imported by the commands that need them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import __version__
+from .errors import JttsError
+
+EPILOG = """\b
+Exit codes: 0 passed; 1 a bug (the traceback is in a log file); 2 usage;
+3 a gate failed; 4 the outside world (checkpoint, hub, file, disk)."""
+
+
+@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def cli() -> None:
+    """Export text-to-speech models to ONNX and int8; let nothing leave that was not measured and passed.
+
+    \b
+    jtts-export kokoro --int8                        from the hub, to ./release/kokoro
+    jtts-export kokoro --int8 --checkpoint FOLDER    from the authors' files
+    jtts-export say release/kokoro "Hello there." -o hello.wav
+    """
+
+
+def _as_json(command: Any) -> Any:
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object to stdout.")(command)
+
+
+@cli.command(epilog="\b\nExample: jtts-export kokoro --int8 --checkpoint random:0 --out release")
+@click.option(
+    "--int8", is_flag=True, help="Also an int8 variant: refused unless smaller, faster, and the same speech."
+)
+@click.option("--fp16", is_flag=True, help="Also a variant with weights stored as fp16.")
+@click.option(
+    "--profile", default="cpu", show_default=True, help="Target and gates: a built-in name or a .toml file."
+)
+@click.option(
+    "--checkpoint",
+    help="hub:ORG/REPO[@REVISION], a local folder, or random:SEED.  [default: the official one]",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("release"),
+    show_default=True,
+    help="Where the release goes.",
+)
+@click.option("--opset", type=click.IntRange(17, 20), default=17, show_default=True, help="ONNX operator set.")
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path),
+    help="Where stage results are kept.  [default: the user's cache]",
+)
+@click.option("--force", is_flag=True, help="Run every stage again.")
+@_as_json
+def kokoro(**options: Any) -> None:
+    """Export Kokoro: checkpoint to verified release, with every stage cached."""
+    _build("kokoro", **options)
+
+
+def _build(
+    model: str,
+    int8: bool,
+    fp16: bool,
+    profile: str,
+    checkpoint: str | None,
+    out: Path,
+    opset: int,
+    cache: Path | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    from .models import MODELS
+    from .pipeline import Job, build
+    from .profiles.schema import load_profile
+    from .progress import Progress
+    from .store import default_root
+
+    job = Job(
+        model=model,
+        checkpoint=checkpoint or MODELS[model].checkpoint,
+        variants=tuple(v for v, wanted in (("fp16", fp16), ("int8", int8)) if wanted),
+        profile=load_profile(profile),
+        out=out,
+        cache=cache or default_root(),
+        opset=opset,
+        force=force,
+    )
+    outcome = build(job, Progress())
+    _conclude(outcome.validation, outcome.release, as_json)
+
+
+def _conclude(validation: dict[str, Any], release: Path, as_json: bool) -> None:
+    """Print the verdict; exit 3 unless it is a pass."""
+    from . import card
+
+    passed = validation["verdict"] == "pass"
+    if as_json:
+        click.echo(json.dumps({"release": str(release), **validation}, indent=2))
+    else:
+        if not passed:
+            failing = [row for row in card.gate_rows(validation) if row[-1] == "FAIL"]
+            _table(["variant", "metric", "measured", "limit", ""], failing)
+        _table(*card.table(validation))
+        click.echo(f"{'passed' if passed else 'FAILED, kept aside'}: {release}")
+    if not passed:
+        sys.exit(3)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for i, title in enumerate(header):
+        table.add_column(title, justify="left" if i == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False, width=None if sys.stdout.isatty() else 140).print(table)
+
+
+RELEASE = click.argument("release", type=click.Path(path_type=Path))
+
+
+@cli.command()
+@RELEASE
+@click.option("--profile", help="Judge for another profile than the one it was built for.")
+@click.option("--checkpoint", help="Where the checkpoint lies now, if not where it was.")
+@_as_json
+def validate(release: Path, profile: str | None, checkpoint: str | None, as_json: bool) -> None:
+    """Measure a release again, from its own bytes, against its checkpoint.
+
+    Checksums are verified first. The release itself is not changed.
+    """
+    from .progress import Progress
+    from .revalidate import revalidate
+
+    _conclude(revalidate(release, profile, checkpoint, Progress()), release, as_json)
+
+
+@cli.command()
+@RELEASE
+@_as_json
+def inspect(release: Path, as_json: bool) -> None:
+    """Verify a release's checksums and show what it holds: figures, gates, recipe, promotions."""
+    from . import artifact, card
+
+    manifest, validation = artifact.verify(release)
+    if as_json:
+        click.echo(json.dumps({"manifest": manifest.model_dump(), "validation": validation}, indent=2))
+        return
+    click.echo(f"{manifest.model} from {manifest.checkpoint['source']}, profile {manifest.profile['name']}")
+    _table(*card.table(validation))
+    _table(["variant", "metric", "measured", "limit", ""], card.gate_rows(validation))
+    for variant, made in manifest.variants.items():
+        for line in card.ladder_lines(variant, made):
+            click.echo(line)
+    click.echo(f"verdict: {manifest.verdict}; {len(manifest.files)} files, checksums verified")
+
+
+@cli.command(epilog='\b\nExample: jtts-export say release/kokoro "Hello there." --voice af_heart -o hello.wav')
+@RELEASE
+@click.argument("text", required=False, default="")
+@click.option("--output", "-o", type=click.Path(path_type=Path), default=Path("speech.wav"), show_default=True)
+@click.option("--variant", type=click.Choice(["int8", "fp16", "fp32"]), help="[default: the smallest there is]")
+@click.option("--voice", default="", help="[default: the first one]")
+@click.option("--speed", type=float, default=1.0, show_default=True, help="2 is twice as fast.")
+@click.option("--language", default="en-us", show_default=True, help="Language of the text, as espeak-ng names it.")
+@click.option("--phonemes", default="", help="Phonemes instead of a text; needs no phonemizer.")
+@_as_json
+def say(release: Path, text: str, output: Path, variant: str | None, as_json: bool, **request: Any) -> None:
+    """Speak TEXT with a release and write a WAV file."""
+    from .say import say_to_file
+
+    result = say_to_file(release, text, output, variant, **request)
+    if as_json:
+        click.echo(json.dumps(result))
+    else:
+        click.echo(
+            f"{result['output']}: {result['audio_s']:.2f} s of audio in {result['seconds']:.2f} s "
+            f"({result['variant']}, {result['voice']})"
+        )
+
+
+@cli.command()
+@_as_json
+def models(as_json: bool) -> None:
+    """List the models that can be exported."""
+    from .models import MODELS
+
+    if as_json:
+        click.echo(json.dumps({m.name: vars(m) for m in MODELS.values()}, indent=2))
+    else:
+        _table(
+            ["name", "title", "default checkpoint"],
+            [[m.name, m.title, m.checkpoint] for m in MODELS.values()],
+        )
+
+
+@cli.group(invoke_without_command=True)
+@_as_json
+@click.pass_context
+def profiles(context: click.Context, as_json: bool) -> None:
+    """List the built-in profiles; `profiles show NAME` prints one with its gates."""
+    from .profiles.schema import built_in, load_profile
+
+    if context.invoked_subcommand:
+        return
+    found = [load_profile(name) for name in built_in()]
+    if as_json:
+        click.echo(json.dumps({p.name: p.model_dump() for p in found}, indent=2))
+    else:
+        _table(["name", "description"], [[p.name, p.description] for p in found])
+
+
+@profiles.command()
+@click.argument("name")
+@_as_json
+def show(name: str, as_json: bool) -> None:
+    """Print a profile's gates, and what each metric means."""
+    from .profiles.schema import METRICS, load_profile
+
+    profile = load_profile(name)
+    if as_json:
+        click.echo(profile.model_dump_json(indent=2))
+        return
+    click.echo(f"{profile.name}: {profile.description} ({profile.provider}, {profile.threads} threads)")
+    rows = [
+        [model, variant, metric, limit, METRICS[metric]]
+        for model, variants in profile.gates.items()
+        for variant, limits in variants.items()
+        for metric, limit in limits.items()
+    ]
+    _table(["model", "variant", "metric", "limit", "meaning"], rows)
+
+
+def main() -> None:
+    """Entry point: errors a user can act on become one line and an exit code."""
+    try:
+        cli()
+    except JttsError as error:
+        click.echo(f"jtts-export: {' '.join(str(error).split())}", err=True)
+        sys.exit(error.exit_code)
+    except Exception as error:
+        sys.exit(_bug(error))
+
+
+def _bug(error: Exception) -> int:
+    import tempfile
+    import traceback
+
+    with tempfile.NamedTemporaryFile("w", prefix="jtts-export-", suffix=".log", delete=False) as log:
+        traceback.print_exception(error, file=log)
+    what = (str(error).strip() or type(error).__name__).splitlines()[0]
+    click.echo(f"jtts-export: a bug: {type(error).__name__}: {what}; traceback in {log.name}", err=True)
+    return 1

@@ -1,0 +1,86 @@
+"""From a checkpoint to a verified release: the stages in order.
+
+    checkpoint -> export -> optimize -> quantize (each variant) -> validate -> package
+                    `----> spread ------------'----------------------'
+
+Every stage but the last is cached by its inputs, and imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import artifact
+from .models import MODELS
+from .models.source import locate
+from .profiles.schema import Profile
+from .progress import Progress
+from .stages import Stages
+from .store import Stage, Store
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model, from one checkpoint, in some variants, for one profile."""
+
+    model: str
+    checkpoint: str
+    variants: tuple[str, ...]
+    profile: Profile
+    out: Path
+    cache: Path
+    opset: int
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where the release lies, and the content of its validation.json."""
+
+    release: Path
+    validation: dict[str, Any]
+
+
+def build(job: Job, progress: Progress) -> Outcome:
+    """Take a job through every stage. Raises the errors of errors.py."""
+    artifact.check_writable(job.out)
+    source = locate(job.checkpoint, MODELS[job.model].files)
+    store = Store(job.cache)
+    stages = Stages(job.model, source, job.profile, job.opset, progress.step)
+
+    def stage(name: str, inputs: Mapping[str, object], run: Callable[[Path], None]) -> Stage:
+        def shown(out: Path) -> None:
+            with progress.stage(name):
+                run(out)
+
+        result = store.stage(name, {"model": job.model, **inputs}, shown, job.force)
+        if result.cached:
+            progress.cached(name)
+        return result
+
+    exported = stage("export", {"checkpoint": source.sha256, "opset": job.opset}, stages.export)
+    spread = stage("spread", {"export": exported.key, "threads": job.profile.threads}, stages.spread)
+    optimized = stage("optimize", {"export": exported.key}, lambda out: stages.optimize(exported.folder, out))
+    made = {"fp32": optimized}
+    for variant in job.variants:
+        gates = [str(gate) for gate in job.profile.gates_for(job.model, variant)]
+        made[variant] = stage(
+            f"quantize-{variant}",
+            {"graph": optimized.key, "spread": spread.key, "gates": gates, "threads": job.profile.threads},
+            lambda out, v=variant: stages.quantize(v, exported.folder, optimized.folder, spread.folder, out),  # type: ignore[misc]
+        )
+    folders = {variant: result.folder for variant, result in made.items()}
+    validated = stage(
+        "validate",
+        {
+            "graphs": {variant: result.key for variant, result in made.items()},
+            "profile": job.profile.model_dump(),
+            "machine": artifact.machine(),
+        },
+        lambda out: stages.validate(folders, spread.folder, out),
+    )
+    release, validation = stages.package(exported.folder, folders, validated.folder, job.out)
+    return Outcome(release, validation)

@@ -1,0 +1,116 @@
+"""Profiles: a target and the gates that an artifact for it must pass. TOML, validated."""
+
+from __future__ import annotations
+
+import operator
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
+
+from jtts_export.errors import BadInput
+
+OPERATORS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt, "==": operator.eq}
+
+# Every metric that a gate can name, and what it says. validate/ measures exactly these.
+METRICS = {
+    "size_mb": "file size, 10^6 bytes",
+    "size_ratio_vs_fp32": "file size over the fp32 file's",
+    "rtf_warm_p50": "real-time factor, median over warm calls",
+    "rtf_warm_p95": "real-time factor, 95th percentile over warm calls",
+    "rtf_cold": "real-time factor of the first call in a fresh process, session creation included",
+    "speedup_vs_fp32": "fp32 ONNX's time over this one's, median over interleaved rounds",
+    "speedup_vs_reference": "PyTorch eager's time over this one's, median over interleaved rounds",
+    "ttfa_warm_p50_ms": "time to first audio of stream(), median",
+    "ttfa_warm_p95_ms": "time to first audio of stream(), 95th percentile",
+    "ttfa_cold_ms": "time to first audio in a fresh process, session creation included",
+    "rss_peak_mb": "peak resident memory of a process that only loads and speaks, 10^6 bytes",
+    "durations_equal_ratio": "share of tokens whose duration equals the reference's, free-running",
+    "parity_frames_snr_db": "durations before rounding against the reference's",
+    "parity_f0_snr_db": "F0 against the reference's, durations forced",
+    "parity_n_snr_db": "energy against the reference's, durations forced",
+    "parity_decoder_snr_db": "waveform against the reference's, durations, F0, energy and source forced",
+    "parity_decoder_margin_db": "decoder SNR less that of the reference's own rounding (fp32 against fp64)",
+    "parity_log_mel_l1": "log-mel distance of whole syntheses, durations forced, nepers",
+    "parity_log_mel_ratio": "that distance over the reference's own spread: another noise draw, or fp32 against fp64",
+}
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A metric and the limit it must keep."""
+
+    metric: str
+    op: str
+    limit: float
+
+    def passes(self, metrics: Mapping[str, float]) -> bool:
+        """False as well where the metric was not measured or is NaN."""
+        value = metrics.get(self.metric)
+        return value is not None and bool(OPERATORS[self.op](value, self.limit))
+
+    def __str__(self) -> str:
+        return f"{self.metric} {self.op} {self.limit:g}"
+
+
+class Profile(BaseModel):
+    """A named target. `gates`: model -> variant -> metric -> "OP LIMIT"; variant `all` applies to each."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"[a-z0-9][a-z0-9._-]*")
+    description: str
+    provider: str = "CPUExecutionProvider"
+    threads: PositiveInt = 2
+    gates: dict[str, dict[str, dict[str, str]]]
+
+    @field_validator("gates")
+    @classmethod
+    def _known(cls, gates: dict[str, dict[str, dict[str, str]]]) -> dict[str, dict[str, dict[str, str]]]:
+        for variants in gates.values():
+            for limits in variants.values():
+                for metric, limit in limits.items():
+                    parse_gate(metric, limit)
+        return gates
+
+    def gates_for(self, model: str, variant: str) -> list[Gate]:
+        """The gates of a variant, in order; a limit of its own replaces one under `all`."""
+        variants = self.gates.get(model, {})
+        limits = {**variants.get("all", {}), **variants.get(variant, {})}
+        return [parse_gate(metric, limit) for metric, limit in limits.items()]
+
+
+def parse_gate(metric: str, limit: str) -> Gate:
+    """`parity_f0_snr_db`, `>= 20` -> Gate. Raises ValueError listing what is known."""
+    if metric not in METRICS:
+        raise ValueError(f"unknown metric '{metric}'; metrics: {', '.join(METRICS)}")
+    op, _, number = limit.partition(" ")
+    try:
+        if op not in OPERATORS:
+            raise ValueError
+        return Gate(metric, op, float(number))
+    except ValueError:
+        raise ValueError(f"{metric}: '{limit}' is not a limit such as '>= 20'") from None
+
+
+def built_in() -> dict[str, Path]:
+    """Name -> file of the profiles that come with the package."""
+    return {p.stem: p for p in sorted(Path(__file__).parent.glob("*.toml"))}
+
+
+def load_profile(name: str) -> Profile:
+    """A built-in profile, or one from a .toml file. Raises BadInput naming the key at fault."""
+    path = built_in().get(name) or Path(name)
+    if path.suffix != ".toml" or not path.is_file():
+        raise BadInput(f"no profile '{name}'; built in: {', '.join(built_in())}, or a .toml file")
+    try:
+        return Profile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        known = f"; keys: {', '.join(Profile.model_fields)}" if first["type"] == "extra_forbidden" else ""
+        raise BadInput(f"profile {path.name}: {where}: {first['msg']}{known}") from error
+    except (tomllib.TOMLDecodeError, OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"profile {path.name} cannot be read: {error}") from error

@@ -1,0 +1,47 @@
+"""Measure a release again, from its own bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from . import artifact
+from .errors import CheckpointError
+from .models import MODELS
+from .models.source import locate
+from .profiles.schema import Profile, load_profile
+from .progress import Progress
+
+
+def revalidate(release: Path, profile: str | None, checkpoint: str | None, progress: Progress) -> dict[str, Any]:
+    """Verify checksums, load the checkpoint the release was made from, and validate anew.
+
+    Returns the content that a validation.json would have now; the release stays as it is. Raises GateFailed
+    where the bytes differ from the manifest, CheckpointError where the checkpoint is not the same.
+    """
+    manifest, validation = artifact.verify(release)
+    info = MODELS.get(manifest.model)
+    if info is None:
+        raise CheckpointError(f"{release} is a release of {manifest.model}, which this version does not know")
+    wanted = Profile.model_validate(manifest.profile) if profile is None else load_profile(profile)
+    source = locate(checkpoint or str(manifest.checkpoint["source"]), info.files)
+    if source.sha256 != manifest.checkpoint["sha256"]:
+        raise CheckpointError(f"{source.source} is not the checkpoint that {release} was made from")
+
+    from .validate.gates import finite
+    from .validate.measure import spread_of, validate
+
+    model = info.load()
+    files = {variant: release / made["file"] for variant, made in manifest.variants.items()}
+    with progress.stage("spread"):
+        loaded = model.load(source)
+        spread = spread_of(model, loaded, wanted.threads)
+    with progress.stage("validate"):
+        measured = validate(model, loaded, files, manifest.model, spread, wanted, progress.step)
+    kept = ("schema_version", "tool_version", "model", "checkpoint")
+    content = {key: validation[key] for key in kept} | {
+        "profile": wanted.model_dump(),
+        "machine": artifact.machine(),
+        **measured,
+    }
+    return finite(content)  # type: ignore[return-value]

@@ -1,0 +1,148 @@
+"""Kokoro from a release: text to audio with numpy and onnxruntime.
+
+tts = Kokoro.open(Path("release/kokoro"), "int8")
+audio = tts.synthesize("Hello there.", voice="af_heart")
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jtts_export.errors import BadInput, OutsideError
+
+from . import frontend
+from .names import graph_file
+from .session import session
+
+GRAPH = "model"
+SAMPLE_RATE_HZ = 24_000
+BOUNDARY_TOKEN = 0
+
+
+@dataclass(frozen=True)
+class Speech:
+    """Audio, float32 [samples] at SAMPLE_RATE_HZ, and the phonemes that it speaks."""
+
+    audio: np.ndarray
+    phonemes: str
+
+
+class Kokoro:
+    """One graph, its vocabulary and its voices. Loading takes a second; keep and reuse the object."""
+
+    def __init__(
+        self, model: Path, vocab: Mapping[str, int], voices: Mapping[str, np.ndarray], threads: int = 0
+    ) -> None:
+        """voices: name -> float32 [rows, 1, style]; row i styles an utterance of i + 1 tokens."""
+        self.vocab, self.voices = vocab, voices
+        self.max_tokens = min(len(v) for v in voices.values())
+        self._session = session(model, threads)
+
+    @classmethod
+    def open(cls, release: Path, variant: str = "int8", threads: int = 0) -> Kokoro:
+        """A variant of a release folder. Raises OutsideError where it has none."""
+        model = release / graph_file(GRAPH, variant)
+        if not model.is_file():
+            raise OutsideError(f"{release} has no {variant} variant")
+        config, voices = read_assets(release)
+        return cls(model, config["vocab"], voices, threads)
+
+    def synthesize(
+        self,
+        text: str = "",
+        *,
+        phonemes: str = "",
+        voice: str = "",
+        speed: float = 1.0,
+        language: str = "en-us",
+    ) -> Speech:
+        """Speak a text, or phonemes, whole. A text of any length: more than a pass's tokens is split at
+        sentence ends, and the pieces joined.
+
+        voice: a voice's name, the first one by default; speed: 1 is the voice's own, 2 twice as fast.
+        Raises BadInput for a request that cannot be served.
+        """
+        spoken = self._phonemes(text, phonemes, language)
+        pieces = frontend.split_phonemes(spoken, self.max_tokens)
+        parts = [self._speak(piece, voice, speed, strict=bool(phonemes)) for piece in pieces]
+        return Speech(np.concatenate(parts), spoken)
+
+    def stream(
+        self,
+        text: str = "",
+        *,
+        phonemes: str = "",
+        voice: str = "",
+        speed: float = 1.0,
+        language: str = "en-us",
+    ) -> Iterator[Speech]:
+        """Speak sentence by sentence; the first piece is short, so that audio starts soon.
+
+        Arguments and errors as synthesize(); errors in the request are raised before the first piece.
+        """
+        spoken = self._phonemes(text, phonemes, language)
+        pieces = frontend.split_sentences(spoken, self.max_tokens)
+        for piece in pieces:
+            frontend.encode(piece, self.vocab, strict=bool(phonemes))
+        self.style(voice, 1)
+        check_speed(speed)
+        return (Speech(self._speak(p, voice, speed, strict=bool(phonemes)), p) for p in pieces)
+
+    def style(self, voice: str, tokens: int) -> np.ndarray:
+        """A voice's style for a number of tokens, float32 [1, style]."""
+        name = voice or next(iter(self.voices))
+        if name not in self.voices:
+            raise BadInput(f"unknown voice '{name}'; voices: {', '.join(sorted(self.voices))}")
+        rows = self.voices[name]
+        return rows[min(tokens, len(rows)) - 1]
+
+    def feeds(self, phonemes: str, voice: str, speed: float, strict: bool = True) -> dict[str, np.ndarray]:
+        """The graph's inputs for one pass of at most `max_tokens` phonemes."""
+        check_speed(speed)
+        tokens = frontend.encode(phonemes, self.vocab, strict)
+        return {
+            "input_ids": np.array([[BOUNDARY_TOKEN, *tokens, BOUNDARY_TOKEN]], np.int64),
+            "style": self.style(voice, len(tokens)),
+            "speed": np.array([speed], np.float32),
+        }
+
+    def _phonemes(self, text: str, phonemes: str, language: str) -> str:
+        if text and phonemes:
+            raise BadInput("give a text or phonemes, not both")
+        if phonemes:
+            frontend.encode(phonemes, self.vocab)
+            return phonemes
+        return frontend.phonemize(text, language)
+
+    def _speak(self, phonemes: str, voice: str, speed: float, strict: bool) -> np.ndarray:
+        (waveform,) = self._session.run(["waveform"], self.feeds(phonemes, voice, speed, strict))
+        return waveform[0]
+
+
+def read_assets(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """config.json, and voices/*.bin as float32 [rows, 1, style]. Raises OutsideError where they are not there."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        width = 2 * int(config["style_dim"])
+        voices = {
+            path.stem: np.fromfile(path, dtype="<f4").reshape(-1, 1, width)
+            for path in sorted((folder / "voices").glob("*.bin"))
+        }
+    except (OSError, ValueError, KeyError) as error:
+        raise OutsideError(f"{folder} is not a Kokoro release: {error}") from error
+    if not voices:
+        raise OutsideError(f"{folder} has no voices")
+    return config, voices
+
+
+def check_speed(speed: float) -> None:
+    """Raises BadInput unless `speed` is a positive, finite number."""
+    if not math.isfinite(speed) or speed <= 0:
+        raise BadInput(f"speed must be a positive number, not {speed}")

@@ -1,0 +1,162 @@
+"""The bodies of the pipeline's stages, on one checkpoint. Each writes its result into the folder it is given."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import __version__, artifact, card
+from .errors import JttsError
+from .models import MODELS
+from .models.source import Source
+from .profiles.schema import Profile
+from .runtime.names import graph_file
+from .store import files_under, tool_versions
+
+if TYPE_CHECKING:
+    from .exporters.model import Loaded, Model
+    from .validate.spread import Spread
+
+GRAPH, SPREAD, RECIPE, CLIENTS = "graph.onnx", "spread.json", "recipe.json", "clients"
+UNCHANGED_DB = 90  # a rewrite may change rounding, and nothing else
+
+
+class Stages:
+    """Loads the checkpoint once, when the first stage that needs it runs."""
+
+    def __init__(self, name: str, source: Source, profile: Profile, opset: int, tell: Callable[[str], None]) -> None:
+        self.name, self.source, self.profile, self.opset, self.tell = name, source, profile, opset, tell
+
+    @cached_property
+    def model(self) -> Model:
+        return MODELS[self.name].load()
+
+    @cached_property
+    def loaded(self) -> Loaded:
+        self.tell("loading the checkpoint")
+        return self.model.load(self.source)
+
+    def export(self, out: Path) -> None:
+        """The fp32 graph as traced, and the files that clients need beside it."""
+        (out / CLIENTS).mkdir()
+        self.model.client_files(out / CLIENTS, self.loaded.config, self.loaded.voices)
+        self.tell("tracing")
+        self.model.export(self.loaded, out / GRAPH, self.opset)
+
+    def spread(self, out: Path) -> None:
+        """How far the reference lies from itself."""
+        from .validate.measure import spread_of
+
+        spread = spread_of(self.model, self.loaded, self.profile.threads)
+        _write(out / SPREAD, vars(spread))
+
+    def optimize(self, exported: Path, out: Path) -> None:
+        """Rewrites, and proof that they changed nothing."""
+        import onnx_ir as ir
+
+        from .exporters.onnx import save
+        from .optimize import optimize
+        from .validate.parity import compare, reference_taps
+        from .validate.runner import OnnxRunner
+
+        model = ir.load(exported / GRAPH)
+        counts = optimize(model)
+        save(model, out / GRAPH)
+        self.tell("comparing before and after")
+        config, voices = self.model.assets(exported / CLIENTS)
+        cases = self.model.cases(config, voices, "search")[:1]
+        threads = self.profile.threads
+        before = reference_taps(self.model.parity, OnnxRunner(exported / GRAPH, threads), cases)
+        metrics, _ = compare(self.model.parity, before, OnnxRunner(out / GRAPH, threads), cases)
+        _write(out / "rewrites.json", {"counts": counts, "metrics": metrics})
+        if metrics["parity_decoder_snr_db"] < UNCHANGED_DB or min(metrics.values()) < 0:
+            raise JttsError(f"the graph rewrites changed the graph: {metrics}")
+
+    def quantize(self, variant: str, exported: Path, optimized: Path, spread: Path, out: Path) -> None:
+        """One variant: its recipe, promoted as far as this checkpoint needs."""
+        import onnx_ir as ir
+
+        from .exporters.onnx import save
+        from .quantize.build import build_variant
+
+        config, voices = self.model.assets(exported / CLIENTS)
+        graph, report = build_variant(
+            self.model,
+            ir.load(optimized / GRAPH),
+            self.model.recipes[variant],
+            config,
+            voices,
+            self.profile.gates_for(self.name, variant),
+            _spread(spread),
+            self.profile.threads,
+            self.tell,
+        )
+        save(graph, out / GRAPH)
+        _write(out / RECIPE, report)
+
+    def validate(self, made: Mapping[str, Path], spread: Path, out: Path) -> None:
+        """Every variant's file against the reference and its gates. Graphs lie under their released names."""
+        from .validate.measure import validate
+
+        files = {}
+        for variant, folder in made.items():
+            files[variant] = out / Path(graph_file(self.model.graph, variant)).name
+            files[variant].hardlink_to(folder / GRAPH)
+        measured = validate(self.model, self.loaded, files, self.name, _spread(spread), self.profile, self.tell)
+        for path in files.values():
+            path.unlink()
+        content = {
+            "schema_version": artifact.SCHEMA_VERSION,
+            "tool_version": __version__,
+            "model": self.name,
+            "checkpoint": self.source.describe(),
+            "profile": self.profile.model_dump(),
+            "machine": artifact.machine(),
+            **measured,
+        }
+        _write(out / artifact.VALIDATION, content)
+
+    def package(
+        self, exported: Path, made: Mapping[str, Path], validated: Path, out: Path
+    ) -> tuple[Path, dict[str, Any]]:
+        """The release folder, from the files that were measured. Nothing is written where it is there already."""
+        text = (validated / artifact.VALIDATION).read_text(encoding="utf-8")
+        validation = json.loads(text)
+        release = artifact.release_path(out, self.name, validation["verdict"])
+        if artifact.is_current(release, text):
+            return release, validation
+        clients = exported / CLIENTS
+        parts = {p.relative_to(clients).as_posix(): p for p in files_under(clients)}
+        for variant, folder in made.items():
+            parts[validation["variants"][variant]["file"]] = folder / GRAPH
+        recipes = {v: json.loads((f / RECIPE).read_text()) for v, f in made.items() if (f / RECIPE).exists()}
+        manifest = {
+            "schema_version": artifact.SCHEMA_VERSION,
+            "tool_version": __version__,
+            "model": self.name,
+            "checkpoint": self.source.describe(),
+            "licence": MODELS[self.name].licence,
+            "opset": self.opset,
+            "profile": self.profile.model_dump(),
+            "verdict": validation["verdict"],
+            "variants": {v: {"file": validation["variants"][v]["file"], **recipes.get(v, {})} for v in made},
+            "versions": tool_versions(),
+            "machine": artifact.machine(),
+        }
+        texts = {artifact.VALIDATION: text, "README.md": card.render(validation, MODELS[self.name])}
+        return artifact.write(out, parts, texts, manifest), validation
+
+
+def _spread(folder: Path) -> Spread:
+    from .validate.spread import Spread
+
+    return Spread(**{k: float(v) for k, v in json.loads((folder / SPREAD).read_text()).items()})
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    from .validate.gates import finite
+
+    path.write_text(json.dumps(finite(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")

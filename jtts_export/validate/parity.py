@@ -1,0 +1,94 @@
+"""Parity, stage by stage: each stage is given the reference's own inputs, so that it answers for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .audio import log_mel_l1, snr_db
+from .runner import Arrays, Case, Runner
+
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Part of a model, judged on its own.
+
+    `tap` is compared while the taps in `forced` take the reference's values. `gates` names the metrics that
+    this stage can improve when its weights are held more precisely.
+    """
+
+    name: str
+    tap: str
+    forced: tuple[str, ...] = ()
+    gates: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What a model declares of its taps.
+
+    stages: judged by SNR as parity_<name>_snr_db; exact: integer taps, judged free-running by the share that
+    is equal, as <name>_equal_ratio (metric name -> tap); audio: the tap to listen to; timing: taps that are
+    forced when two whole syntheses are compared by ear, so that they line up.
+    """
+
+    stages: tuple[Stage, ...]
+    exact: Mapping[str, str]
+    audio: str
+    timing: tuple[str, ...]
+    sample_rate_hz: int
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        wanted = {s.tap for s in self.stages} | {t for s in self.stages for t in s.forced}
+        return tuple(sorted(wanted | set(self.exact.values()) | {self.audio, *self.timing}))
+
+
+def reference_taps(parity: Parity, reference: Runner, cases: Sequence[Case]) -> list[dict[str, np.ndarray]]:
+    """Every tap of every case, free-running."""
+    return [reference.taps(case.inputs, parity.taps) for case in cases]
+
+
+def compare(
+    parity: Parity, expected: Sequence[Arrays], runner: Runner, cases: Sequence[Case]
+) -> tuple[Metrics, list[dict]]:
+    """Metrics over all cases, worst case first in mind: SNRs by power, ratios by count, log-mels by mean.
+
+    Returns the metrics and one row a case.
+    """
+    rows = [_row(parity, taps, runner, case) for taps, case in zip(expected, cases, strict=True)]
+    metrics: Metrics = {}
+    for stage in parity.stages:
+        name = f"parity_{stage.name}_snr_db"
+        metrics[name] = _mean_snr([r[name] for r in rows])
+    for name in parity.exact:
+        metrics[f"{name}_equal_ratio"] = sum(r[f"{name}_equal"] for r in rows) / sum(r[f"{name}_count"] for r in rows)
+    metrics["parity_log_mel_l1"] = float(np.mean([r["parity_log_mel_l1"] for r in rows]))
+    return metrics, rows
+
+
+def _row(parity: Parity, taps: Arrays, runner: Runner, case: Case) -> dict:
+    row: dict = {"case": case.name}
+    for stage in parity.stages:
+        forced = {name: taps[name] for name in stage.forced}
+        measured = runner.taps(case.inputs, [stage.tap], forced)[stage.tap]
+        row[f"parity_{stage.name}_snr_db"] = snr_db(measured, taps[stage.tap])
+    for name, tap in parity.exact.items():
+        measured = runner.taps(case.inputs, [tap])[tap]
+        row[f"{name}_count"] = taps[tap].size
+        row[f"{name}_equal"] = int((measured == taps[tap]).sum()) if measured.shape == taps[tap].shape else 0
+    timing = {name: taps[name] for name in parity.timing}
+    audio = runner.taps(case.inputs, [parity.audio], timing)[parity.audio]
+    row["parity_log_mel_l1"] = log_mel_l1(audio[0], taps[parity.audio][0], parity.sample_rate_hz)
+    return row
+
+
+def _mean_snr(values: Sequence[float]) -> float:
+    """Mean of noise-to-signal power ratios, as dB."""
+    ratios = [10 ** (-v / 10) for v in values]
+    mean = float(np.mean(ratios))
+    return -10 * float(np.log10(mean)) if mean > 0 else float("inf")

@@ -1,0 +1,79 @@
+"""The one interface through which validation sees a backend, and its ONNX implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx.utils import Extractor
+
+from jtts_export.runtime.session import session
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class Runner(Protocol):
+    """Runs a model and returns named intermediate tensors; a tap in `forced` takes the value given."""
+
+    def taps(self, inputs: Arrays, wanted: Sequence[str], forced: Arrays | None = None) -> dict[str, np.ndarray]:
+        """The tensors named in `wanted`, of one synthesis from `inputs`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Case:
+    """One utterance: the graph's inputs, under a name that reports can show."""
+
+    name: str
+    inputs: Arrays
+
+
+class OnnxRunner:
+    """Cuts a graph at its taps. What is run is derived from the file's own bytes, whatever wrote them."""
+
+    def __init__(self, model: Path | onnx.ModelProto, threads: int) -> None:
+        self._model = onnx.load(model) if isinstance(model, Path) else model
+        self._threads = threads
+        self._sessions: dict[tuple[tuple[str, ...], tuple[str, ...]], ort.InferenceSession] = {}
+
+    def taps(self, inputs: Arrays, wanted: Sequence[str], forced: Arrays | None = None) -> dict[str, np.ndarray]:
+        forced = forced or {}
+        key = (tuple(sorted(forced)), tuple(wanted))
+        if key not in self._sessions:
+            model = cut(self._model, [*inputs, *forced], wanted)
+            self._sessions[key] = session(model.SerializeToString(), self._threads)
+        running = self._sessions[key]
+        takes = {i.name for i in running.get_inputs()}
+        feed = {k: v for k, v in {**inputs, **forced}.items() if k in takes}
+        return dict(zip(wanted, running.run(list(wanted), feed), strict=True))
+
+
+def cut(model: onnx.ModelProto, inputs: Iterable[str], outputs: Sequence[str]) -> onnx.ModelProto:
+    """The part of a graph that leads from `inputs`, any of its tensors, to `outputs`. Unused inputs are left out."""
+    stops = list(inputs)
+    known = {v.name for v in model.graph.input} | {name for node in model.graph.node for name in node.output}
+    for name in [*stops, *outputs]:
+        if name not in known:
+            raise KeyError(f"the graph has no tensor named {name}")
+    needed = _reached(model, set(stops), outputs)
+    return Extractor(model).extract_model([n for n in stops if n in needed], list(outputs))
+
+
+def _reached(model: onnx.ModelProto, stops: set[str], outputs: Sequence[str]) -> set[str]:
+    """Tensors that `outputs` depend on, not looking behind `stops`."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    seen: set[str] = set()
+    todo = list(outputs)
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        if name in makers and name not in stops:
+            todo.extend(makers[name].input)
+    return seen
