@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,8 +22,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import GateFailed, OutsideError
 from .models.source import sha256_file
-from .store import files_under, writing
-from .validate.gates import PASS
+from .store import clean_dead, files_under, writing
+from .validate.gates import FAIL, PASS
 
 SCHEMA_VERSION = 1
 MANIFEST, VALIDATION = "manifest.json", "validation.json"
@@ -61,13 +62,22 @@ def release_path(out: Path, model: str, verdict: str) -> Path:
     return out / (model if verdict == PASS else f"{model}.failed")
 
 
-def check_writable(out: Path) -> None:
-    """Raises OutsideError where a release could not be written to `out`: better now than after the work."""
+def prepare(out: Path, model: str) -> None:
+    """Make `out` ready for a release, better before the work than after it; tidy up behind a killed build.
+
+    Raises OutsideError where a release could not be written, or would replace something that is none.
+    """
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-        probe = out / f".writable.{os.getpid()}"
-        probe.write_bytes(b"-")
-        probe.unlink()
+        clean_dead(out)
+        with tempfile.TemporaryDirectory(prefix=f".tmp-{os.getpid()}-", dir=out) as probe:
+            (Path(probe) / "probe").write_bytes(b"-")
+        for verdict in (PASS, FAIL):
+            target = release_path(out, model, verdict)
+            if _aside(target).exists() and not target.exists():
+                _aside(target).rename(target)
+            if target.exists() and not (target / MANIFEST).is_file() and any(target.iterdir()):
+                raise OutsideError(f"{target} is in the way and is no release; move it, or choose another --out")
 
 
 def write(out: Path, parts: Mapping[str, Path], texts: Mapping[str, str], manifest: Mapping[str, Any]) -> Path:
@@ -79,7 +89,7 @@ def write(out: Path, parts: Mapping[str, Path], texts: Mapping[str, str], manife
     target = release_path(out, manifest["model"], manifest["verdict"])
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-        work = out / f".{target.name}.{os.getpid()}"
+        work = out / f".tmp-{os.getpid()}-{target.name}"
         shutil.rmtree(work, ignore_errors=True)
         try:
             for name, source in parts.items():
@@ -101,13 +111,17 @@ def write(out: Path, parts: Mapping[str, Path], texts: Mapping[str, str], manife
 
 
 def _replace(work: Path, target: Path) -> None:
-    """Put `work` in the place of `target`; a kill in between leaves one of the two whole."""
-    old = target.with_name(f".{target.name}.old")
+    """Put `work` in the place of `target`; after a kill in between, prepare() puts the old one back."""
+    old = _aside(target)
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
         target.rename(old)
     work.rename(target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _aside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.old")
 
 
 def read(release: Path) -> tuple[Manifest, dict[str, Any]]:

@@ -34,6 +34,11 @@ def gate_rows(validation: Mapping[str, Any]) -> list[list[str]]:
         for name, v in validation["variants"].items()
         for g in v["gates"]
     ]
+    rows += [
+        (False, [name, "no gate in the profile", "", "", "FAIL"])
+        for name, v in validation["variants"].items()
+        if not v["gates"]
+    ]
     return [row for _, row in sorted(rows, key=lambda r: r[0])]
 
 

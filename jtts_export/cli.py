@@ -110,7 +110,7 @@ def _conclude(validation: dict[str, Any], release: Path, as_json: bool) -> None:
             failing = [row for row in card.gate_rows(validation) if row[-1] == "FAIL"]
             _table(["variant", "metric", "measured", "limit", ""], failing)
         _table(*card.table(validation))
-        click.echo(f"{'passed' if passed else 'FAILED, kept aside'}: {release}")
+        click.echo(f"{'passed' if passed else 'FAILED'}: {release}")
     if not passed:
         sys.exit(3)
 
@@ -262,3 +262,7 @@ def _bug(error: Exception) -> int:
     what = (str(error).strip() or type(error).__name__).splitlines()[0]
     click.echo(f"jtts-export: a bug: {type(error).__name__}: {what}; traceback in {log.name}", err=True)
     return 1
+
+
+if __name__ == "__main__":
+    main()

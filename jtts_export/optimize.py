@@ -13,7 +13,17 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from .surgery import add_constant, constant, insert, only_user, producer, remove_unused, set_constant
+from .surgery import (
+    add_constant,
+    constant,
+    insert,
+    only_user,
+    own_linear,
+    producer,
+    remove_unused,
+    replace,
+    set_constant,
+)
 
 TIDY = (
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
@@ -68,7 +78,7 @@ def scale_before_snake(model: ir.Model) -> int:
         total = insert(add, "Add", [scaled, square], f"{add.name}/u")
         inverse = add_constant(model.graph, f"{add.name}/inverse_alpha", 1 / alpha)
         out = insert(add, "Mul", [total, inverse], f"{add.name}/snake")
-        add.outputs[0].replace_all_uses_with(out)
+        replace(add.outputs[0], out)
         count += 1
     return count
 
@@ -87,7 +97,7 @@ def fold_scale_into_norm(model: ir.Model) -> int:
         flat = add_constant(model.graph, name, factor.reshape(-1))
         for index, part in ((1, "scale"), (2, "bias")):
             norm.replace_input_with(index, insert(norm, "Mul", [norm.inputs[index], flat], f"{name}/{part}"))
-        mul.outputs[0].replace_all_uses_with(norm.outputs[0])
+        replace(mul.outputs[0], norm.outputs[0])
         count += 1
     return count
 
@@ -102,7 +112,9 @@ def fold_scale_into_conv(model: ir.Model) -> int:
         if conv is None or conv.op_type != "Conv" or factor is None or mul.inputs[0] is None:
             continue
         weight = constant(conv.inputs[1])
-        if weight is None or weight.shape[1] != factor.size or only_user(conv.inputs[1]) is None:  # type: ignore[arg-type]
+        if weight is None or only_user(conv.inputs[1]) is None:  # type: ignore[arg-type]
+            continue
+        if weight.ndim != 3 or weight.shape[1] != factor.size:  # another rank, or groups
             continue
         set_constant(conv.inputs[1], weight * factor.reshape(1, -1, 1))  # type: ignore[arg-type]
         conv.replace_input_with(0, mul.inputs[0])
@@ -117,13 +129,11 @@ def fold_affine_into_gemm(model: ir.Model) -> int:
     """
     count = 0
     for gemm in list(model.graph):
-        parts = _split_parts(gemm)
-        if parts is None:
+        linear = own_linear(gemm) if gemm.op_type == "Gemm" else None
+        parts = _split_parts(gemm, len(linear[1])) if linear is not None else None
+        if linear is None or parts is None:
             continue
-        weight, bias = constant(gemm.inputs[1]), constant(gemm.inputs[2])
-        if weight is None or bias is None:
-            continue
-        weight, bias, start = weight.copy(), bias.copy(), 0
+        weight, bias, start = linear[0].copy(), linear[1].copy(), 0
         for part, size in parts:
             rows = slice(start, start + size)
             start += size
@@ -136,7 +146,7 @@ def fold_affine_into_gemm(model: ir.Model) -> int:
                     bias[rows] *= other
                 else:
                     bias[rows] += other
-                user.outputs[0].replace_all_uses_with(part)
+                replace(user.outputs[0], part)
                 for index in range(2):
                     user.replace_input_with(index, None)
                 count += 1
@@ -190,31 +200,28 @@ def _match_snake(add: ir.Node) -> tuple[ir.Value, np.ndarray, ir.Value, ir.Value
 
 
 def _channel_constant(mul: ir.Node | None) -> np.ndarray | None:
-    """The constant [1, channels, 1] of a Mul, put second."""
+    """The constant [1, channels, 1] of a Mul, put second. Its data, where their shape is known, have three axes."""
     if mul is None:
         return None
     for index in (0, 1):
-        factor = constant(mul.inputs[index])
+        factor, data = constant(mul.inputs[index]), mul.inputs[1 - index]
+        if data is not None and data.shape is not None and len(data.shape) != 3:
+            continue
         if factor is not None and factor.ndim == 3 and factor.shape[0] == factor.shape[2] == 1:
-            data = mul.inputs[1 - index]
             mul.replace_input_with(1, mul.inputs[index])
             mul.replace_input_with(0, data)
             return factor
     return None
 
 
-def _split_parts(gemm: ir.Node) -> list[tuple[ir.Value, int]] | None:
-    """Gemm [1, n] -> Reshape to [n] -> Split: the split's outputs and their sizes."""
-    if gemm.op_type != "Gemm" or gemm.attributes.get_int("transB", 0) != 1:
-        return None
+def _split_parts(gemm: ir.Node, size: int) -> list[tuple[ir.Value, int]] | None:
+    """Gemm [1, size] -> Reshape to [size] -> Split: the split's outputs and their sizes."""
     reshape = only_user(gemm.outputs[0])
     split = only_user(reshape.outputs[0]) if reshape is not None and reshape.op_type == "Reshape" else None
     if split is None or split.op_type != "Split":
         return None
-    weight = constant(gemm.inputs[1])
+    shape = constant(reshape.inputs[1]) if reshape is not None else None
     sizes = constant(split.inputs[1]) if len(split.inputs) > 1 else None
-    if weight is None or gemm.inputs[1] is None or only_user(gemm.inputs[1]) is None:
+    if shape is None or shape.size != 1 or sizes is None or sizes.sum() != size:
         return None
-    if sizes is None:
-        sizes = np.full(len(split.outputs), len(weight) // len(split.outputs))
     return list(zip(split.outputs, map(int, sizes), strict=True))

@@ -46,7 +46,7 @@ class Outcome:
 
 def build(job: Job, progress: Progress) -> Outcome:
     """Take a job through every stage. Raises the errors of errors.py."""
-    artifact.check_writable(job.out)
+    artifact.prepare(job.out, job.model)
     source = locate(job.checkpoint, MODELS[job.model].files)
     store = Store(job.cache)
     stages = Stages(job.model, source, job.profile, job.opset, progress.step)
@@ -76,6 +76,7 @@ def build(job: Job, progress: Progress) -> Outcome:
     validated = stage(
         "validate",
         {
+            "checkpoint": source.describe(),
             "graphs": {variant: result.key for variant, result in made.items()},
             "profile": job.profile.model_dump(),
             "machine": artifact.machine(),

@@ -24,7 +24,7 @@ def revalidate(release: Path, profile: str | None, checkpoint: str | None, progr
     if info is None:
         raise CheckpointError(f"{release} is a release of {manifest.model}, which this version does not know")
     wanted = Profile.model_validate(manifest.profile) if profile is None else load_profile(profile)
-    source = locate(checkpoint or str(manifest.checkpoint["source"]), info.files)
+    source = locate(checkpoint or _recorded(manifest), info.files)
     if source.sha256 != manifest.checkpoint["sha256"]:
         raise CheckpointError(f"{source.source} is not the checkpoint that {release} was made from")
 
@@ -45,3 +45,9 @@ def revalidate(release: Path, profile: str | None, checkpoint: str | None, progr
         **measured,
     }
     return finite(content)  # type: ignore[return-value]
+
+
+def _recorded(manifest: artifact.Manifest) -> str:
+    """The checkpoint as the manifest has it; a hub repository at the very commit, whatever its branch is now."""
+    source, revision = str(manifest.checkpoint["source"]), manifest.checkpoint["revision"]
+    return f"{source.partition('@')[0]}@{revision}" if revision else source

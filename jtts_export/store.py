@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +24,7 @@ from .errors import OutsideError
 PACKAGES = ("torch", "onnx", "onnx-ir", "onnxruntime", "numpy", "scipy")
 UNUSED_DAYS = 30
 _RECORD = "stage.json"
+_TEMPORARY = re.compile(r"\.?tmp-(\d+)-.+")
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class Store:
         self.root = root
         with writing(root):
             root.mkdir(parents=True, exist_ok=True)
-        self._clean()
+            clean_dead(root)
+            self._clean_unused()
 
     def stage(
         self, name: str, inputs: Mapping[str, object], build: Callable[[Path], None], force: bool = False
@@ -62,8 +65,9 @@ class Store:
                 build(work)
                 sizes = {p.relative_to(work).as_posix(): p.stat().st_size for p in files_under(work)}
                 (work / _RECORD).write_text(json.dumps({**what, "files": sizes}, indent=1), encoding="utf-8")
-                shutil.rmtree(folder, ignore_errors=True)
-                work.rename(folder)
+                if force or not self._complete(folder):  # another process may have made it meanwhile
+                    shutil.rmtree(folder, ignore_errors=True)
+                    work.rename(folder)
             finally:
                 shutil.rmtree(work, ignore_errors=True)
         return Stage(folder, key, cached=False)
@@ -76,14 +80,19 @@ class Store:
         except (OSError, ValueError, KeyError):
             return False
 
-    def _clean(self) -> None:
+    def _clean_unused(self) -> None:
         for path in self.root.iterdir():
-            with suppress(OSError, ValueError):
-                if path.name.startswith("tmp-"):
-                    if not _alive(int(path.name.split("-")[1])):
-                        shutil.rmtree(path)
-                elif time.time() - path.stat().st_mtime > UNUSED_DAYS * 86_400 and (path / _RECORD).exists():
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > UNUSED_DAYS * 86_400 and (path / _RECORD).exists():
                     shutil.rmtree(path)
+
+
+def clean_dead(folder: Path) -> None:
+    """Remove temporary folders, `tmp-PID-NAME` or hidden, of processes that are gone."""
+    for path in folder.iterdir():
+        match = _TEMPORARY.fullmatch(path.name)
+        if match and not _alive(int(match[1])):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def default_root() -> Path:
@@ -134,6 +143,6 @@ def _alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
+    except (PermissionError, OverflowError):
         return True
     return True

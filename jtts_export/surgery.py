@@ -42,6 +42,15 @@ def insert(before: ir.Node, op: str, inputs: Sequence[ir.Value | None], name: st
     return node.outputs[0]
 
 
+def replace(old: ir.Value, new: ir.Value) -> None:
+    """Put `new` in the place of `old`, under its name: `old` may be a tap or an output of the graph."""
+    name = old.name
+    old.replace_all_uses_with(new, replace_graph_outputs=True)
+    new.type = old.type or new.type
+    new.shape = new.shape if old.shape is None else old.shape
+    old.name, new.name = f"{name}/replaced", name
+
+
 def only_user(value: ir.Value) -> ir.Node | None:
     """The node that alone uses this value, in one of its inputs; None for an output or a shared value."""
     uses = list(value.uses())
@@ -52,6 +61,21 @@ def producer(value: ir.Value | None, op: str) -> ir.Node | None:
     """The node that produces this value, if it is an `op`."""
     node = value.producer() if value is not None else None
     return node if node is not None and node.op_type == op else None
+
+
+def own_linear(gemm: ir.Node) -> tuple[np.ndarray, np.ndarray] | None:
+    """Weight [out, in] and bias [out] of a Gemm that is x W' + b, both constants that nothing else uses."""
+    attributes = gemm.attributes
+    if len(gemm.inputs) != 3 or attributes.get_int("transA", 0) != 0 or attributes.get_int("transB", 0) != 1:
+        return None
+    if attributes.get_float("alpha", 1.0) != 1 or attributes.get_float("beta", 1.0) != 1:
+        return None
+    weight, bias = constant(gemm.inputs[1]), constant(gemm.inputs[2])
+    if weight is None or bias is None or bias.shape != weight.shape[:1]:
+        return None
+    if any(v is None or only_user(v) is None for v in gemm.inputs[1:]):
+        return None
+    return weight, bias
 
 
 def remove_unused(model: ir.Model) -> None:

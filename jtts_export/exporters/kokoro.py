@@ -80,6 +80,7 @@ FP16 = Recipe(rules=(Rule(pattern="*", scheme=StoredFp16()),))
 
 EXAMPLE_TOKENS = 20
 TIMED_TOKENS = (28, 150)
+BRIEF_TOKENS = 12
 # A vocabulary that knows fewer of the built-in phonemes (another language's) is given its own tokens instead.
 KNOWN_SHARE = 0.5
 
@@ -119,9 +120,10 @@ def reference(loaded: Loaded, threads: int, noise_seed: int, double: bool) -> Re
 
 def cases(config: Config, voices: Voices, purpose: str) -> list[Case]:
     """Utterances for "calibration", "search" or "validation", in voices taken by turns; "timed" ones have
-    TIMED_TOKENS tokens."""
-    if purpose == "timed":
-        spoken = [kokoro_sentences.SPOKEN[:n] for n in TIMED_TOKENS]
+    TIMED_TOKENS tokens, "brief" one BRIEF_TOKENS."""
+    if purpose in ("timed", "brief"):
+        sizes = TIMED_TOKENS if purpose == "timed" else (BRIEF_TOKENS,)
+        spoken = [kokoro_sentences.SPOKEN[:n] for n in sizes]
     else:
         spoken = list(getattr(kokoro_sentences, purpose.upper()))
     names = sorted(voices)

@@ -36,7 +36,8 @@ class Model:
     reference: the PyTorch runner, on a number of threads, with a seed of its noise, in float64 or not.
     client_files: writes what clients need beside the graphs into a folder; assets reads config and voices
     back from there.
-    cases: utterances to "calibration", "search" or "validation" ends, which share none, or "timed".
+    cases: utterances to "calibration", "search" or "validation" ends, which share none; "timed" ones, shortest
+    first; a "brief" one.
     speaker: a runtime on one graph file; calling it speaks the built-in text up to the first audio.
     """
 

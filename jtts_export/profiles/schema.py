@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import operator
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
 from jtts_export.errors import BadInput
+from jtts_export.models import MODELS
+from jtts_export.runtime.names import VARIANT_SUFFIX
 
 OPERATORS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt, "==": operator.eq}
 
@@ -60,7 +62,7 @@ class Profile(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=r"[a-z0-9][a-z0-9._-]*")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     description: str
     provider: str = "CPUExecutionProvider"
     threads: PositiveInt = 2
@@ -69,8 +71,10 @@ class Profile(BaseModel):
     @field_validator("gates")
     @classmethod
     def _known(cls, gates: dict[str, dict[str, dict[str, str]]]) -> dict[str, dict[str, dict[str, str]]]:
-        for variants in gates.values():
-            for limits in variants.values():
+        for model, variants in gates.items():
+            _check_known("model", model, MODELS)
+            for variant, limits in variants.items():
+                _check_known("variant", variant, ("all", *VARIANT_SUFFIX))
                 for metric, limit in limits.items():
                     parse_gate(metric, limit)
         return gates
@@ -84,15 +88,20 @@ class Profile(BaseModel):
 
 def parse_gate(metric: str, limit: str) -> Gate:
     """`parity_f0_snr_db`, `>= 20` -> Gate. Raises ValueError listing what is known."""
-    if metric not in METRICS:
-        raise ValueError(f"unknown metric '{metric}'; metrics: {', '.join(METRICS)}")
+    _check_known("metric", metric, METRICS)
     op, _, number = limit.partition(" ")
     try:
         if op not in OPERATORS:
             raise ValueError
         return Gate(metric, op, float(number))
     except ValueError:
-        raise ValueError(f"{metric}: '{limit}' is not a limit such as '>= 20'") from None
+        known = ", ".join(OPERATORS)
+        raise ValueError(f"{metric}: '{limit}' is not a limit such as '>= 20'; operators: {known}") from None
+
+
+def _check_known(what: str, name: str, known: Collection[str]) -> None:
+    if name not in known:
+        raise ValueError(f"unknown {what} '{name}'; {what}s: {', '.join(known)}")
 
 
 def built_in() -> dict[str, Path]:

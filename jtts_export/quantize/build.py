@@ -49,6 +49,7 @@ def build_variant(
         parity=model.parity,
         spread=spread,
         cases=model.cases(config, voices, "search"),
+        brief=model.cases(config, voices, "brief")[0],
         gates=[g for g in gates if any(g.metric in stage.gates for stage in model.parity.stages)],
         threads=threads,
         tell=tell,

@@ -20,7 +20,7 @@ from jtts_export.validate.runner import Arrays, Case, OnnxRunner, cut
 from jtts_export.validate.spread import Spread
 
 from .apply import quantize
-from .schemes import Float32, Recipe, Rule, label
+from .schemes import Float32, Recipe, Rule, Scheme, label
 from .static_conv import Parameters
 from .weights import find_weights
 
@@ -59,13 +59,15 @@ class Climb:
 
 @dataclass
 class Ladder:
-    """What is fixed while climbing: the fp32 graph, fitted convolutions, sentences, gates."""
+    """What is fixed while climbing: the fp32 graph, fitted convolutions, sentences to judge by, a brief one to
+    measure single weights on, gates."""
 
     model: ir.Model
     convs: Mapping[str, Parameters]
     parity: Parity
     spread: Spread
     cases: Sequence[Case]
+    brief: Case
     gates: Sequence[Gate]
     threads: int
     tell: Callable[[str], None]
@@ -73,6 +75,7 @@ class Ladder:
     def __post_init__(self) -> None:
         self._proto = ir.to_proto(self.model)
         self._expected = reference_taps(self.parity, OnnxRunner(self._proto, self.threads), self.cases)
+        self._brief = reference_taps(self.parity, OnnxRunner(self._proto, self.threads), [self.brief])[0]
         self._noise: dict[str, dict[str, float]] = {s.name: {} for s in self.parity.stages}
 
     def climb(self, recipe: Recipe) -> Climb:
@@ -121,32 +124,26 @@ class Ladder:
     def _noise_of(self, stage: Stage, recipe: Recipe) -> dict[str, float]:
         """Noise power over signal power at the stage's tap, from each weight of it quantized alone."""
         known = self._noise[stage.name]
-        case, taps = self.cases[0], self._expected[0]
-        forced = {name: taps[name] for name in stage.forced}
-        part = cut(self._proto, [*case.inputs, *forced], [stage.tap])
-        for name in find_weights(ir.from_proto(part)):
-            if name not in known:
-                known[name] = self._alone(part, name, recipe, stage, case.inputs, forced, taps)
+        forced = {name: self._brief[name] for name in stage.forced}
+        part = cut(self._proto, [*self.brief.inputs, *forced], [stage.tap])
+        taken = {i.name for i in part.graph.input}
+        feed = {k: v for k, v in {**self.brief.inputs, **forced}.items() if k in taken}
+        missing = [name for name in find_weights(ir.from_proto(part)) if name not in known]
+        for number, name in enumerate(missing, 1):
+            self.tell(f"error of each weight of {stage.name}, {number} of {len(missing)}")
+            known[name] = self._alone(part, name, recipe.scheme_of(name), stage.tap, feed, self._brief[stage.tap])
         return known
 
     def _alone(
-        self,
-        part: onnx.ModelProto,
-        name: str,
-        recipe: Recipe,
-        stage: Stage,
-        inputs: Arrays,
-        forced: Arrays,
-        taps: Arrays,
+        self, part: onnx.ModelProto, name: str, scheme: Scheme, tap: str, feed: Arrays, expected: np.ndarray
     ) -> float:
-        scheme = recipe.scheme_of(name)
         if isinstance(scheme, Float32):
             return 0.0
         model = ir.from_proto(part)
         quantize(model, Recipe(rules=(Rule(pattern=name, scheme=scheme),)), self.convs)
-        runner = OnnxRunner(ir.to_proto(model), self.threads)
-        measured = runner.taps(inputs, [stage.tap], forced)[stage.tap].astype(np.float64)
-        exact = taps[stage.tap].astype(np.float64)
+        runner = OnnxRunner(ir.to_proto(model), self.threads, optimize=False)
+        measured = runner.taps(feed, [tap])[tap].astype(np.float64)
+        exact = expected.astype(np.float64)
         noise = float(((measured - exact) ** 2).sum() / max((exact**2).sum(), 1e-30))
         return noise if np.isfinite(noise) else HOPELESS
 

@@ -47,10 +47,13 @@ Scheme = Annotated[StaticConv | StoredInt | StoredFp16 | Float32, Field(discrimi
 
 
 class Rule(_Scheme):
-    """Weights whose name matches `pattern` (shell wildcards) get `scheme`."""
+    """Weights whose name is `pattern`, or matches it (shell wildcards), get `scheme`."""
 
     pattern: str
     scheme: Scheme
+
+    def matches(self, weight: str) -> bool:
+        return weight == self.pattern or fnmatchcase(weight, self.pattern)
 
 
 class Recipe(_Scheme):
@@ -59,7 +62,7 @@ class Recipe(_Scheme):
     rules: tuple[Rule, ...]
 
     def scheme_of(self, weight: str) -> Scheme:
-        return next((r.scheme for r in self.rules if fnmatchcase(weight, r.pattern)), Float32())
+        return next((r.scheme for r in self.rules if r.matches(weight)), Float32())
 
     def with_promoted(self, weights: Iterable[str]) -> Recipe:
         """Each of `weights` one step up the ladder."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from jtts_export.surgery import add_constant, constant, insert, only_user, producer, set_constant
+from jtts_export.surgery import add_constant, insert, only_user, own_linear, producer, replace, set_constant
 
 from .weights import Weight
 
@@ -25,6 +25,7 @@ LEVELS = 255
 CLIP_FACTORS = np.linspace(1.0, 0.4, 13)
 WEIGHT_CLIP_FACTORS = np.linspace(1.0, 0.7, 7)
 BALANCES = np.linspace(0.2, 1.0, 9)
+BIAS_LIMIT = 2**30  # leaves as much of an int32 accumulator to the products
 TABLE_MARGIN = 0.02  # of the range: table ends beyond which the quantized output no longer changes
 
 
@@ -57,11 +58,12 @@ def fit(weight: np.ndarray, bias: np.ndarray, inputs: np.ndarray, outputs: np.nd
     )
     scale = np.where(scale > 0, scale, 1).astype(np.float32)
     scaled = weight * scale[None, :, None]
-    step = _weight_steps(scaled, power / scale**2)
+    out_scale, out_zero = _output_scales(outputs)
+    # Where weights are tiny beside the bias (a channel that training has silenced), the bias sets the step.
+    step = np.maximum(_weight_steps(scaled, power / scale**2), (np.abs(bias) + LEVELS * out_scale) / BIAS_LIMIT)
     integers = np.clip(np.round(scaled / step[:, None, None]), -127, 127)
     # Rounding shifts each output by a constant, wherever the input's mean is not zero: take it out again.
     shift = np.einsum("oik,i->o", integers * step[:, None, None] / scale[None, :, None] - weight, inputs.mean(1))
-    out_scale, out_zero = _output_scales(outputs)
     weight_scale = (step / out_scale).astype(np.float32)
     offset = (bias - shift) / out_scale + out_zero
     return Parameters(
@@ -174,7 +176,7 @@ def apply(model: ir.Model, name: str, weight: Weight, p: Parameters, table_level
     q = insert(conv, "QuantizeLinear", [y, one, const("q_zero", np.uint8(0))], f"{base}/q")
     scales, zeros = const("out_scale", p.out_scale), const("out_zero", p.out_zero)
     out = insert(conv, "DequantizeLinear", [q, scales, zeros], f"{base}/dequantize", axis=1)
-    conv.outputs[0].replace_all_uses_with(out)
+    replace(conv.outputs[0], out)
 
 
 def _snake_norm(conv: ir.Node) -> ir.Node | None:
@@ -185,7 +187,12 @@ def _snake_norm(conv: ir.Node) -> ir.Node | None:
     if norm is None or square is None or square.inputs[0] is not square.inputs[1]:
         return None
     sine = producer(square.inputs[0], "Sin")
-    if sine is None or sine.inputs[0] is not norm.outputs[0] or len(norm.outputs[0].uses()) != 2:
+    if sine is None or sine.inputs[0] is not norm.outputs[0]:
+        return None
+    # The norm's output becomes an index: nothing else may read it, or what is computed from it.
+    if only_user(add.outputs[0]) is not conv or only_user(square.outputs[0]) is not add:  # type: ignore[union-attr]
+        return None
+    if any(len(v.uses()) != 2 or v.is_graph_output() for v in (norm.outputs[0], sine.outputs[0])):
         return None
     return norm if _style_gemm(norm) is not None else None
 
@@ -199,9 +206,9 @@ def _style_gemm(norm: ir.Node) -> ir.Node | None:
         return None
     reshape = producer(split.inputs[0], "Reshape")
     gemm = producer(reshape.inputs[0], "Gemm") if reshape is not None else None
-    if gemm is None or any(constant(v) is None or only_user(v) is None for v in gemm.inputs[1:] if v):
+    if gemm is None or only_user(gemm.outputs[0]) is not reshape or only_user(split.inputs[0]) is not split:  # type: ignore[arg-type]
         return None
-    return gemm
+    return gemm if own_linear(gemm) is not None else None
 
 
 def _tabulate(conv: ir.Node, norm: ir.Node, p: Parameters, levels: int) -> ir.Value:
@@ -213,17 +220,17 @@ def _tabulate(conv: ir.Node, norm: ir.Node, p: Parameters, levels: int) -> ir.Va
     assert graph is not None
     gemm = _style_gemm(norm)
     assert gemm is not None
+    linear = own_linear(gemm)
+    assert linear is not None
     low = invert_snake(-(p.zero + TABLE_MARGIN * LEVELS) * p.scale)
     high = invert_snake((LEVELS - p.zero + TABLE_MARGIN * LEVELS) * p.scale)
     step = ((high - low) / (levels - 1)).astype(np.float32)
     low = low.astype(np.float32)
 
-    weight, bias = constant(gemm.inputs[1]), constant(gemm.inputs[2])
-    assert weight is not None and bias is not None
     both = np.concatenate([step, step])
     shift = np.concatenate([np.zeros_like(low), low / step - 0.5])  # a Cast truncates: + 0.5 rounds
-    set_constant(gemm.inputs[1], weight / both[:, None])  # type: ignore[arg-type]
-    set_constant(gemm.inputs[2], bias / both - shift)  # type: ignore[arg-type]
+    set_constant(gemm.inputs[1], linear[0] / both[:, None])  # type: ignore[arg-type]
+    set_constant(gemm.inputs[2], linear[1] / both - shift)  # type: ignore[arg-type]
 
     def shared(name: str, array: np.ndarray | np.generic) -> ir.Value:
         return graph.initializers.get(name) or add_constant(graph, name, array)

@@ -7,7 +7,6 @@ audio = tts.synthesize("Hello there.", voice="af_heart")
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from .session import session
 GRAPH = "model"
 SAMPLE_RATE_HZ = 24_000
 BOUNDARY_TOKEN = 0
+SPEEDS = (0.1, 10.0)  # beyond, a few words take gigabytes, or every sound is cut to one frame
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,8 @@ class Kokoro:
         if text and phonemes:
             raise BadInput("give a text or phonemes, not both")
         if phonemes:
+            if not phonemes.strip():
+                raise BadInput("the phonemes are empty")
             frontend.encode(phonemes, self.vocab)
             return phonemes
         return frontend.phonemize(text, language)
@@ -143,6 +145,7 @@ def read_assets(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def check_speed(speed: float) -> None:
-    """Raises BadInput unless `speed` is a positive, finite number."""
-    if not math.isfinite(speed) or speed <= 0:
-        raise BadInput(f"speed must be a positive number, not {speed}")
+    """Raises BadInput unless `speed` lies within SPEEDS."""
+    slowest, fastest = SPEEDS
+    if not slowest <= speed <= fastest:
+        raise BadInput(f"speed must be a number from {slowest:g} to {fastest:g}, not {speed:g}")

@@ -13,13 +13,15 @@ if TYPE_CHECKING:
 ort.set_default_logger_severity(3)  # a baked draw that can be overridden is warned about at every load
 
 
-def session(model: Path | bytes, threads: int = 0, provider: str = "CPUExecutionProvider") -> ort.InferenceSession:
-    """A session on `threads` threads (0: one a core). Raises onnxruntime's own errors."""
+def session(model: Path | bytes, threads: int = 0, optimize: bool = True) -> ort.InferenceSession:
+    """A CPU session on `threads` threads (0: one a core). Raises onnxruntime's own errors."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     source = str(model) if isinstance(model, Path) else model
-    return ort.InferenceSession(source, options, providers=[provider])
+    return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
 def session_from_model(model: ir.Model, threads: int = 0) -> ort.InferenceSession:

@@ -1,0 +1,53 @@
+"""A small Kokoro as a graph: exported once for all tests of a process, for reading only."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from kokoro_files import tiny_config
+
+from jtts_export.exporters import kokoro
+from jtts_export.exporters.model import Loaded
+from jtts_export.exporters.onnx import DEFAULT_OPSET
+from jtts_export.models.kokoro.config import KokoroConfig
+from jtts_export.models.kokoro.random import random_model, random_voices
+from jtts_export.optimize import optimize
+from jtts_export.validate.runner import Case
+
+
+@cache
+def loaded() -> Loaded:
+    """The checkpoint in memory."""
+    cfg = KokoroConfig.model_validate(tiny_config())
+    voices = {name: voice.numpy() for name, voice in random_voices(0, cfg).items()}
+    return Loaded(tiny_config(), random_model(0, cfg), voices)
+
+
+@cache
+def exported(opset: int = DEFAULT_OPSET) -> bytes:
+    """The file that export writes."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        kokoro.export(loaded(), path, opset)
+        return path.read_bytes()
+
+
+def traced() -> ir.Model:
+    """The exported graph, for changing."""
+    return ir.from_proto(onnx.ModelProto.FromString(exported()))
+
+
+def optimized() -> ir.Model:
+    """The exported graph after every rewrite, for changing."""
+    model = traced()
+    optimize(model)
+    return model
+
+
+def cases(purpose: str) -> list[Case]:
+    """The built-in utterances."""
+    return kokoro.cases(loaded().config, loaded().voices, purpose)
