@@ -6,6 +6,8 @@ channels up where they are made and down where they are used, exactly, so that t
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
@@ -76,7 +78,7 @@ def _snake_block(block: AdaINResBlock1, scale) -> None:  # type: ignore[no-untyp
 def _residual_stream(model: Kokoro, scale) -> None:  # type: ignore[no-untyped-def]
     """What leaves one decoder block reaches the next through a norm, which ignores it, and a shortcut."""
     blocks = [model.decoder.encode, *model.decoder.decode]
-    for made, used in zip(blocks[:-1], blocks[1:], strict=True):
+    for made, used in itertools.pairwise(blocks):
         gain = scale(made.conv2.out_channels)
         _scale_out(made.conv2, gain)
         _scale_out(made.conv1x1, gain)

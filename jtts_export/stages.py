@@ -14,7 +14,7 @@ from .models import MODELS
 from .models.source import Source
 from .profiles.schema import Profile
 from .runtime.names import graph_file
-from .store import files_under, tool_versions
+from .store import check, files_under, tool_versions
 
 if TYPE_CHECKING:
     from .exporters.model import Loaded, Model
@@ -128,6 +128,8 @@ class Stages:
         release = artifact.release_path(out, self.name, validation["verdict"])
         if artifact.is_current(release, text):
             return release, validation
+        for folder in (exported, *made.values(), validated):
+            check(folder)
         clients = exported / CLIENTS
         parts = {p.relative_to(clients).as_posix(): p for p in files_under(clients)}
         for variant, folder in made.items():

@@ -19,7 +19,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from .errors import OutsideError
+from .errors import GateFailed, OutsideError
+from .models.source import sha256_file
 
 PACKAGES = ("torch", "onnx", "onnx-ir", "onnxruntime", "numpy", "scipy")
 UNUSED_DAYS = 30
@@ -63,8 +64,9 @@ class Store:
             work.mkdir()
             try:
                 build(work)
-                sizes = {p.relative_to(work).as_posix(): p.stat().st_size for p in files_under(work)}
-                (work / _RECORD).write_text(json.dumps({**what, "files": sizes}, indent=1), encoding="utf-8")
+                made = files_under(work)
+                files = {p.relative_to(work).as_posix(): [p.stat().st_size, sha256_file(p)] for p in made}
+                (work / _RECORD).write_text(json.dumps({**what, "files": files}, indent=1), encoding="utf-8")
                 if force or not self._complete(folder):  # another process may have made it meanwhile
                     shutil.rmtree(folder, ignore_errors=True)
                     work.rename(folder)
@@ -73,11 +75,11 @@ class Store:
         return Stage(folder, key, cached=False)
 
     def _complete(self, folder: Path) -> bool:
-        """Every file that the stage wrote is there, in its size."""
+        """Every file that the stage wrote is there, in its size. What they hold is check()'s to find out."""
         try:
-            sizes = json.loads((folder / _RECORD).read_text(encoding="utf-8"))["files"]
-            return all((folder / name).stat().st_size == size for name, size in sizes.items())
-        except (OSError, ValueError, KeyError):
+            files = json.loads((folder / _RECORD).read_text(encoding="utf-8"))["files"]
+            return all((folder / name).stat().st_size == size for name, (size, _) in files.items())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # or a damaged record
             return False
 
     def _clean_unused(self) -> None:
@@ -85,6 +87,14 @@ class Store:
             with suppress(OSError):
                 if time.time() - path.stat().st_mtime > UNUSED_DAYS * 86_400 and (path / _RECORD).exists():
                     shutil.rmtree(path)
+
+
+def check(folder: Path) -> None:
+    """Raises GateFailed where a file of a finished stage is not, byte for byte, what the stage wrote."""
+    files = json.loads((folder / _RECORD).read_text(encoding="utf-8"))["files"]
+    for name, (_, sha256) in files.items():
+        if sha256_file(folder / name) != sha256:
+            raise GateFailed(f"{folder / name} is not what was measured; build again with --force")
 
 
 def clean_dead(folder: Path) -> None:

@@ -20,6 +20,8 @@ OPSET, IR_VERSION = 17, 8
 def graph(text: str, constants: Mapping[str, np.ndarray] | None = None) -> ir.Model:
     """`(float[1,4,N] x) => (float[1,4,N] y) { y = Add(x, bias) }` with the initializers `bias`: ..."""
     parsed = onnx.parser.parse_graph(f"test {text}")
+    for number, node in enumerate(parsed.node):
+        node.name = f"{node.op_type}_{number}"
     parsed.initializer.extend(numpy_helper.from_array(a, n) for n, a in (constants or {}).items())
     model = onnx.helper.make_model(parsed, opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     onnx.checker.check_model(model, full_check=True)

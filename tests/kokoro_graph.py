@@ -30,10 +30,15 @@ def loaded() -> Loaded:
 @cache
 def exported(opset: int = DEFAULT_OPSET) -> bytes:
     """The file that export writes."""
+    return export(loaded(), opset).SerializeToString(deterministic=True)
+
+
+def export(checkpoint: Loaded, opset: int = DEFAULT_OPSET) -> onnx.ModelProto:
+    """The same of another checkpoint, not remembered."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        kokoro.export(loaded(), path, opset)
-        return path.read_bytes()
+        kokoro.export(checkpoint, path, opset)
+        return onnx.load(path)
 
 
 def traced() -> ir.Model:

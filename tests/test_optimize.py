@@ -14,9 +14,9 @@ from graphs import graph, normal, ops, run
 
 from jtts_export import optimize as rewrites
 from jtts_export.exporters import kokoro
-from jtts_export.exporters.onnx import save
+from jtts_export.exporters.onnx import DEFAULT_OPSET, OPSETS, save
 from jtts_export.optimize import optimize, tidy
-from jtts_export.runtime.session import session, session_from_model
+from jtts_export.runtime.session import session
 from jtts_export.validate.audio import snr_db
 from jtts_export.validate.parity import compare, reference_taps
 from jtts_export.validate.runner import OnnxRunner
@@ -119,22 +119,20 @@ def test_tidying_twice_changes_nothing_more() -> None:
     assert ir.to_proto(model).SerializeToString(deterministic=True) == once
 
 
-def test_exporting_and_optimizing_twice_writes_the_same_bytes(tmp_path: Path) -> None:
-    written = []
-    for name in ("one", "two"):
-        path = tmp_path / f"{name}.onnx"
-        kokoro.export(kokoro_graph.loaded(), path, 17)
-        written.append(path.read_bytes())
-        model = ir.load(path)
+def test_exporting_and_optimizing_again_writes_the_same_bytes(tmp_path: Path) -> None:
+    again, first = tmp_path / "again.onnx", tmp_path / "first.onnx"
+    kokoro.export(kokoro_graph.loaded(), again, DEFAULT_OPSET)
+    assert again.read_bytes() == kokoro_graph.exported()
+    for path in (again, first):
+        model = kokoro_graph.traced()
         optimize(model)
         save(model, path)
-        written.append(path.read_bytes())
-    assert written[:2] == written[2:]
-    assert written[0] == kokoro_graph.exported()
+    assert again.read_bytes() == first.read_bytes()
 
 
-@pytest.mark.parametrize("opset", [18, 20])
-def test_rewrites_apply_at_every_opset(opset: int) -> None:
+def test_rewrites_apply_at_the_newest_opset() -> None:
+    """Split and the reductions changed at 18."""
+    opset = OPSETS[-1]
     model = ir.from_proto(onnx.ModelProto.FromString(kokoro_graph.exported(opset)))
     assert model.opset_imports[""] == opset
     counts = optimize(model)
@@ -408,8 +406,9 @@ def test_shared_constants_are_merged_by_value() -> None:
 def test_a_rewritten_graph_can_still_be_cut_at_its_taps() -> None:
     """A tap between two folded operations takes its name along."""
     model = graph(f"({CHANNELS}) => (float[1,4,N] y) {{ {NORM_BODY} tap = Mul(n, k) y = Abs(tap) }}", NORM)
+    tap = next(n for n in model.graph if n.op_type == "Mul").outputs[0]
+    tap.type, tap.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([1, 4, "N"])
     before = OnnxRunner(ir.to_proto(model), 1).taps(AN_X, ["tap"])["tap"]
     optimize(model, (rewrites.fold_scale_into_norm,))
     after = OnnxRunner(ir.to_proto(model), 1).taps(AN_X, ["tap"])["tap"]
     assert snr_db(after, before) >= SAME_DB
-    assert session_from_model(model, 1) is not None

@@ -25,6 +25,7 @@ from .static_conv import Parameters
 from .weights import find_weights
 
 AIM = 0.85  # of the noise that a failing gate allows, so that other sentences pass too
+TELL_EVERY = 20  # weights
 HOPELESS = 1e6  # noise over signal of an output that is not even finite
 SHARE = 0.5  # of a stage's noise removed in one step, for gates that are not signal-to-noise ratios
 
@@ -130,7 +131,8 @@ class Ladder:
         feed = {k: v for k, v in {**self.brief.inputs, **forced}.items() if k in taken}
         missing = [name for name in find_weights(ir.from_proto(part)) if name not in known]
         for number, name in enumerate(missing, 1):
-            self.tell(f"error of each weight of {stage.name}, {number} of {len(missing)}")
+            if number % TELL_EVERY == 1:
+                self.tell(f"error of each weight of {stage.name}, {number} of {len(missing)}")
             known[name] = self._alone(part, name, recipe.scheme_of(name), stage.tap, feed, self._brief[stage.tap])
         return known
 

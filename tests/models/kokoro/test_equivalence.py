@@ -1,7 +1,7 @@
 """Our reference and the authors' code (kokoro 0.9.4) compute the same from the same weights and the same noise.
 
 Full official widths: the authors' decoder hard-codes them. `JTTS_FULL=1` compares audio over the whole matrix
-(half an hour on two cores); by default prosody is compared over the whole of it, audio over a part.
+(some ten minutes on two idle cores); by default prosody is compared over the whole of it, audio over a part.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PART = [
 ]
 AUDIO = MATRIX if os.environ.get("JTTS_FULL") == "1" else PART
 
-# Float32 rounding of the same mathematics in another order: 1e-5 is usual here, and 3e-5 where instance
+# Float32 rounding of the same mathematics in another order: at most 1e-5 in most cases, and 3e-5 where instance
 # norms divide by the small variance of three frames.
 RELATIVE = 1e-4
 NOISE_PERIOD = 1000  # samples; short, so that every case reads the table more than once
