@@ -145,7 +145,8 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno is None:
             raise
-        raise OutsideError(f"cannot write to {error.filename or path}: {error.strerror}") from error
+        refused = error.filename2 or error.filename or path  # a copy's target is its second name
+        raise OutsideError(f"cannot write to {refused}: {error.strerror}") from error
 
 
 def _alive(pid: int) -> bool:

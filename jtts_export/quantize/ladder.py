@@ -100,12 +100,11 @@ class Ladder:
 
     def _promote(self, failing: Sequence[Gate], metrics: Metrics, recipe: Recipe) -> tuple[Step | None, Recipe]:
         for gate in failing:
-            for stage in self.parity.stages:
-                if gate.metric not in stage.gates:
-                    continue
-                noise = self._noise_of(stage, recipe)
-                movable = {n: e for n, e in noise.items() if not isinstance(recipe.scheme_of(n), Float32)}
-                chosen = _worst(movable, _keep(gate, metrics))
+            stages = [stage for stage in self.parity.stages if gate.metric in stage.gates]
+            noises = [self._noise_of(stage, recipe) for stage in stages]
+            # Where several stages could help, the one that adds most error.
+            for noise, stage in sorted(zip(noises, stages, strict=True), key=lambda pair: -sum(pair[0].values())):
+                chosen = _worst(noise, _keep(gate, metrics))
                 if chosen:
                     after = recipe.with_promoted(chosen)
                     total = sum(noise.values())
@@ -142,7 +141,7 @@ class Ladder:
         if isinstance(scheme, Float32):
             return 0.0
         model = ir.from_proto(part)
-        quantize(model, Recipe(rules=(Rule(pattern=name, scheme=scheme),)), self.convs)
+        quantize(model, Recipe(rules=(Rule.of_one(name, scheme),)), self.convs)
         runner = OnnxRunner(ir.to_proto(model), self.threads, optimize=False)
         measured = runner.taps(feed, [tap])[tap].astype(np.float64)
         exact = expected.astype(np.float64)

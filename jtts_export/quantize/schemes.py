@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
+from glob import escape
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -47,13 +48,15 @@ Scheme = Annotated[StaticConv | StoredInt | StoredFp16 | Float32, Field(discrimi
 
 
 class Rule(_Scheme):
-    """Weights whose name is `pattern`, or matches it (shell wildcards), get `scheme`."""
+    """Weights whose name matches `pattern` (shell wildcards) get `scheme`."""
 
     pattern: str
     scheme: Scheme
 
-    def matches(self, weight: str) -> bool:
-        return weight == self.pattern or fnmatchcase(weight, self.pattern)
+    @classmethod
+    def of_one(cls, weight: str, scheme: Scheme) -> Rule:
+        """For the weight of this name, even where it holds wildcards."""
+        return cls(pattern=escape(weight), scheme=scheme)
 
 
 class Recipe(_Scheme):
@@ -62,11 +65,11 @@ class Recipe(_Scheme):
     rules: tuple[Rule, ...]
 
     def scheme_of(self, weight: str) -> Scheme:
-        return next((r.scheme for r in self.rules if r.matches(weight)), Float32())
+        return next((r.scheme for r in self.rules if fnmatchcase(weight, r.pattern)), Float32())
 
     def with_promoted(self, weights: Iterable[str]) -> Recipe:
         """Each of `weights` one step up the ladder."""
-        rules = tuple(Rule(pattern=w, scheme=promoted(self.scheme_of(w))) for w in sorted(weights))
+        rules = tuple(Rule.of_one(w, promoted(self.scheme_of(w))) for w in sorted(weights))
         names = {r.pattern for r in rules}
         return Recipe(rules=rules + tuple(r for r in self.rules if r.pattern not in names))
 

@@ -17,7 +17,7 @@ import numpy as np
 from jtts_export.errors import BadInput, OutsideError
 
 from . import frontend
-from .names import graph_file
+from .names import VARIANT_SUFFIX, graph_file
 from .session import session
 
 GRAPH = "model"
@@ -48,11 +48,10 @@ class Kokoro:
     @classmethod
     def open(cls, release: Path, variant: str = "int8", threads: int = 0) -> Kokoro:
         """A variant of a release folder. Raises OutsideError where it has none."""
-        model = release / graph_file(GRAPH, variant)
-        if not model.is_file():
+        if variant not in VARIANT_SUFFIX or not (release / graph_file(GRAPH, variant)).is_file():
             raise OutsideError(f"{release} has no {variant} variant")
         config, voices = read_assets(release)
-        return cls(model, config["vocab"], voices, threads)
+        return cls(release / graph_file(GRAPH, variant), config["vocab"], voices, threads)
 
     def synthesize(
         self,

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 
 from jtts_export.runtime.session import session
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -48,7 +50,7 @@ class OnnxRunner:
             model = cut(self._model, [*inputs, *forced], wanted)
             self._sessions[key] = session(model.SerializeToString(), self._threads, self._optimize)
         running = self._sessions[key]
-        takes = {i.name for i in running.get_inputs()}
+        takes = {i.name for i in [*running.get_inputs(), *running.get_overridable_initializers()]}
         feed = {k: v for k, v in {**inputs, **forced}.items() if k in takes}
         return dict(zip(wanted, running.run(list(wanted), feed), strict=True))
 

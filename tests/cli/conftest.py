@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,3 +20,9 @@ def built(kokoro_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Buil
     done = run(home, *built.again(home / "out", "--int8", "--fp16"))
     assert done.returncode == 0, (done.stdout, done.stderr)
     return Built(built.release, profile, built.cache, kokoro_folder, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def warm(built: Built, tmp_path: Path) -> Built:
+    """The same, with a copy of the cache to build on or to damage."""
+    return replace(built, cache=Path(shutil.copytree(built.cache, tmp_path / "warm")))

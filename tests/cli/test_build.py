@@ -44,9 +44,9 @@ def test_a_build_that_passes_gives_the_release_layout(built: Built) -> None:
     assert f"passed: {built.release}" in built.stdout
 
 
-def test_fp32_is_always_there_and_the_others_on_request(built: Built, tmp_path: Path) -> None:
+def test_fp32_is_always_there_and_the_others_on_request(warm: Built, tmp_path: Path) -> None:
     # A variant's measurements depend on which others it is timed beside, so this measures anew.
-    done = run(tmp_path, *built.again(tmp_path / "out"))
+    done = run(tmp_path, *warm.again(tmp_path / "out"))
     assert done.returncode == 0, done.stderr
     assert files_of(tmp_path / "out" / "kokoro") == FILES - {VARIANTS["fp16"], VARIANTS["int8"]}
     assert stages(done.stderr) == {"export": "cached", "spread": "cached", "optimize": "cached", "validate": "done"}
@@ -84,7 +84,14 @@ def test_what_was_measured_is_what_is_released(built: Built) -> None:
 
 def test_two_builds_from_scratch_give_the_same_bytes_even_side_by_side(built: Built, tmp_path: Path) -> None:
     # Two more at once, on one new cache and one output folder: nor may they get in each other's way.
-    where = ["--checkpoint", str(built.checkpoint), "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
+    where = [
+        "--checkpoint",
+        str(built.checkpoint),
+        "--out",
+        str(tmp_path / "out"),
+        "--cache",
+        str(tmp_path / "cache"),
+    ]
     command = [*COMMAND, "kokoro", "--int8", "--profile", str(built.profile), *where]
     env = environment(tmp_path, PYTHONHASHSEED="7")
     both = [
@@ -101,7 +108,13 @@ def test_two_builds_from_scratch_give_the_same_bytes_even_side_by_side(built: Bu
 
 def test_an_unchanged_build_does_nothing_and_imports_nothing_heavy(built: Built) -> None:
     before = contents(built.release), (built.release / "manifest.json").stat().st_mtime_ns
-    command = [sys.executable, "-X", "importtime", *COMMAND[1:], *built.again(built.release.parent, "--int8", "--fp16")]
+    command = [
+        sys.executable,
+        "-X",
+        "importtime",
+        *COMMAND[1:],
+        *built.again(built.release.parent, "--int8", "--fp16"),
+    ]
     env = environment(built.release.parents[1])
     start = time.perf_counter()
     done = subprocess.run(command, env=env, capture_output=True, encoding="utf-8", timeout=60, check=False)
@@ -115,19 +128,18 @@ def test_an_unchanged_build_does_nothing_and_imports_nothing_heavy(built: Built)
     assert seconds < 3  # 0.2 s on an idle machine
 
 
-def test_force_builds_again(built: Built, tmp_path: Path) -> None:
-    shutil.copytree(built.cache, tmp_path / "cache")
-    done = run(tmp_path, *built.again(tmp_path / "out", "--cache", str(tmp_path / "cache"), "--force"))
+def test_force_builds_again(warm: Built, tmp_path: Path) -> None:
+    done = run(tmp_path, *warm.again(tmp_path / "out", "--force"))
     assert done.returncode == 0, done.stderr
     assert set(stages(done.stderr).values()) == {"done"}
-    assert graphs(tmp_path / "out" / "kokoro")["model.onnx"] == graphs(built.release)["model.onnx"]
+    assert graphs(tmp_path / "out" / "kokoro")["model.onnx"] == graphs(warm.release)["model.onnx"]
 
 
-def test_a_gate_that_cannot_be_met_keeps_the_release_aside(built: Built, tmp_path: Path) -> None:
+def test_a_gate_that_cannot_be_met_keeps_the_release_aside(warm: Built, tmp_path: Path) -> None:
     profile = tmp_path / "impossible.toml"
     profile.write_text(IMPOSSIBLE)
-    shutil.copytree(built.release, tmp_path / "out" / "kokoro")
-    command = [*built.again(tmp_path / "out", "--profile", str(profile), "--int8", "--fp16")]
+    shutil.copytree(warm.release, tmp_path / "out" / "kokoro")
+    command = [*warm.again(tmp_path / "out", "--profile", str(profile), "--int8", "--fp16")]
     done = run(tmp_path, *command)
     assert done.returncode == 3, (done.stdout, done.stderr)
     # Only int8's gates changed, so only it and what measures it ran again.
@@ -136,7 +148,7 @@ def test_a_gate_that_cannot_be_met_keeps_the_release_aside(built: Built, tmp_pat
     first = done.stdout.splitlines()[1].split()
     assert (first[0], first[1], first[-1]) == ("int8", "size_ratio_vs_fp32", "FAIL")
     assert f"FAILED: {tmp_path / 'out' / 'kokoro.failed'}" in done.stdout
-    assert contents(tmp_path / "out" / "kokoro") == contents(built.release)
+    assert contents(tmp_path / "out" / "kokoro") == contents(warm.release)
     aside = tmp_path / "out" / "kokoro.failed"
     assert files_of(aside) == FILES
     assert read(aside, "manifest.json")["verdict"] == "fail"
@@ -148,10 +160,10 @@ def test_a_gate_that_cannot_be_met_keeps_the_release_aside(built: Built, tmp_pat
     assert json.loads(again.stdout)["verdict"] == "fail"
 
 
-def test_a_variant_without_a_gate_does_not_pass(built: Built, tmp_path: Path) -> None:
+def test_a_variant_without_a_gate_does_not_pass(warm: Built, tmp_path: Path) -> None:
     profile = tmp_path / "few.toml"
     profile.write_text(PROFILE[: PROFILE.index("[gates")] + '[gates.kokoro.int8]\nsize_mb = "<= 1000"\n')
-    done = run(tmp_path, *built.again(tmp_path / "out", "--profile", str(profile)))
+    done = run(tmp_path, *warm.again(tmp_path / "out", "--profile", str(profile)))
     assert done.returncode == 3
     assert "no gate in the profile" in done.stdout.splitlines()[1]
 
@@ -164,9 +176,9 @@ def test_json_is_the_only_thing_on_stdout(built: Built) -> None:
     assert said == read(built.release, "validation.json")
 
 
-def test_a_checkpoint_that_moved_is_recorded_where_it_is(built: Built, tmp_path: Path) -> None:
-    shutil.copytree(built.checkpoint, tmp_path / "moved")
-    done = run(tmp_path, *built.again(tmp_path / "out", "--checkpoint", str(tmp_path / "moved")))
+def test_a_checkpoint_that_moved_is_recorded_where_it_is(warm: Built, tmp_path: Path) -> None:
+    shutil.copytree(warm.checkpoint, tmp_path / "moved")
+    done = run(tmp_path, *warm.again(tmp_path / "out", "--checkpoint", str(tmp_path / "moved")))
     assert done.returncode == 0, done.stderr
     assert stages(done.stderr)["export"] == "cached"
     for name in ("manifest.json", "validation.json"):
@@ -174,18 +186,18 @@ def test_a_checkpoint_that_moved_is_recorded_where_it_is(built: Built, tmp_path:
         assert recorded == str((tmp_path / "moved").resolve())
 
 
-def test_every_opset_builds_passes_and_loads(built: Built, tmp_path: Path) -> None:
+def test_every_opset_builds_passes_and_loads(warm: Built, tmp_path: Path) -> None:
     opsets = (18, 19, 20)
     running = {}
     for opset in opsets:  # at once: they share a cache and no stage
-        command = [*COMMAND, *built.again(tmp_path / str(opset), "--int8", "--opset", str(opset))]
+        command = [*COMMAND, *warm.again(tmp_path / str(opset), "--int8", "--opset", str(opset))]
         running[opset] = subprocess.Popen(
             command, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=tmp_path
         )
     for opset, process in running.items():
         said = process.communicate(timeout=240)[0].decode()
         assert process.returncode == 0, (opset, said)
-    for opset, release in {17: built.release, **{o: tmp_path / str(o) / "kokoro" for o in opsets}}.items():
+    for opset, release in {17: warm.release, **{o: tmp_path / str(o) / "kokoro" for o in opsets}}.items():
         assert read(release, "manifest.json")["opset"] == opset
         for path in sorted((release / "onnx").iterdir()):
             used = {imported.domain: imported.version for imported in onnx.load(path).opset_import}

@@ -22,12 +22,11 @@ UNDER_WAY = (
     "export           done",  # spread begins
     "optimize: comparing",
     "quantize-int8: calibrating",
-    "quantize-int8: judging",
     "validate: parity of int8",
     "validate: cold start of fp32",
     "validate: speed, round 2",
 )
-RANDOM_KILLS = 3
+RANDOM_KILLS = 2
 LONGEST_S = 8.0  # about what a build takes
 PACKAGING_KILLS = 25
 
@@ -38,7 +37,7 @@ def kill(process: subprocess.Popen[str]) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
-def resumed(built: Built, *names: str) -> dict[str, str]:
+def graphs_of(built: Built, *names: str) -> dict[str, str]:
     return {name: value for name, value in graphs(built.release).items() if name in names}
 
 
@@ -62,7 +61,7 @@ def test_a_build_killed_in_every_stage_ends_with_the_same_bytes(built: Built, tm
     # What was finished before the last kill was not done again.
     before = dict.fromkeys(("export", "spread", "optimize", "quantize-int8"), "cached")
     assert stages(done.stderr) == {**before, "validate": "done"}
-    assert graphs(out / "kokoro") == resumed(built, "model.onnx", "model_quantized.onnx")
+    assert graphs(out / "kokoro") == graphs_of(built, "model.onnx", "model_quantized.onnx")
     assert leftovers(cache) == leftovers(out) == []
     assert run(tmp_path, "inspect", str(out / "kokoro")).returncode == 0
 
@@ -81,7 +80,7 @@ def test_a_build_killed_at_random_moments_ends_with_the_same_bytes(built: Built,
             kill(process)
     done = run(tmp_path, *command)
     assert done.returncode == 0, (seed, done.stderr)
-    assert graphs(out / "kokoro") == resumed(built, "model.onnx"), f"seed {seed}"
+    assert graphs(out / "kokoro") == graphs_of(built, "model.onnx"), f"seed {seed}"
     assert leftovers(cache) == leftovers(out) == []
 
 
@@ -103,11 +102,12 @@ def test_a_kill_while_packaging_leaves_the_old_release_or_the_new_one(built: Bui
             os.killpg(process.pid, signal.SIGKILL)
             killed += 1
         process.communicate()
-        if (out / "kokoro").exists():
-            assert contents(out / "kokoro") in (old, new)
-        else:  # killed between two renames: the old one is whole beside it, and comes back
+        if not (out / "kokoro").exists():  # killed between two renames: the old one will be put back
             assert contents(out / ".kokoro.old") == old
-        if (out / "kokoro").exists() and contents(out / "kokoro") == {**new, **_manifest(out)}:
+            continue
+        there = contents(out / "kokoro")
+        assert there in (old, new)
+        if there == new:
             (out / "kokoro" / "README.md").write_text("another release")
     assert killed > PACKAGING_KILLS / 5
     done = run(tmp_path, *command)
@@ -117,10 +117,6 @@ def test_a_kill_while_packaging_leaves_the_old_release_or_the_new_one(built: Bui
     assert run(tmp_path, "inspect", str(out / "kokoro")).returncode == 0
 
 
-def _manifest(out: Path) -> dict[str, str]:
-    return {"manifest.json": contents(out / "kokoro")["manifest.json"]}
-
-
 def test_a_release_put_aside_by_a_killed_build_comes_back(built: Built, tmp_path: Path) -> None:
     shutil.copytree(built.release, tmp_path / ".kokoro.old")
     done = run(tmp_path, *built.again(tmp_path, "--int8", "--fp16", "--checkpoint", str(tmp_path / "none")))
@@ -128,9 +124,8 @@ def test_a_release_put_aside_by_a_killed_build_comes_back(built: Built, tmp_path
     assert contents(tmp_path / "kokoro") == contents(built.release)
 
 
-def test_another_process_at_work_is_left_alone(built: Built, tmp_path: Path) -> None:
-    out, cache = tmp_path / "out", tmp_path / "cache"
-    shutil.copytree(built.cache, cache)
+def test_another_process_at_work_is_left_alone(warm: Built, tmp_path: Path) -> None:
+    out, cache = tmp_path / "out", warm.cache
     mine = [cache / f"tmp-{os.getpid()}-export", out / f".tmp-{os.getpid()}-kokoro"]
     gone = subprocess.Popen(["true"])
     gone.wait()
@@ -138,7 +133,7 @@ def test_another_process_at_work_is_left_alone(built: Built, tmp_path: Path) -> 
     for folder in [*mine, *dead]:
         folder.mkdir(parents=True)
         (folder / "graph.onnx").write_bytes(b"half")
-    done = run(tmp_path, *built.again(out, "--int8", "--fp16", "--cache", str(cache)))
+    done = run(tmp_path, *warm.again(out, "--int8", "--fp16"))
     assert done.returncode == 0, done.stderr
     assert [folder.exists() for folder in (*mine, *dead)] == [True, True, False, False]
 
@@ -148,10 +143,9 @@ def one(cache: Path, stage: str, name: str) -> Path:
     return path
 
 
-def test_files_cut_or_lost_in_the_cache_are_made_again(built: Built, tmp_path: Path) -> None:
-    out, cache = tmp_path / "out", tmp_path / "cache"
-    command = built.again(out, "--int8", "--fp16", "--cache", str(cache))
-    shutil.copytree(built.cache, cache)
+def test_files_cut_or_lost_in_the_cache_are_made_again(warm: Built, tmp_path: Path) -> None:
+    out, cache = tmp_path / "out", warm.cache
+    command = warm.again(out, "--int8", "--fp16")
     graph = one(cache, "optimize", "graph.onnx")
     graph.write_bytes(graph.read_bytes()[:1000])
     one(cache, "export", "clients/voices/random_a.bin").unlink()
@@ -162,12 +156,13 @@ def test_files_cut_or_lost_in_the_cache_are_made_again(built: Built, tmp_path: P
     assert done.returncode == 0, done.stderr
     again = dict.fromkeys(("export", "spread", "optimize", "quantize-fp16", "quantize-int8"), "done")
     assert stages(done.stderr) == {**again, "validate": "cached"}
-    assert contents(out / "kokoro") == {**contents(built.release), **_manifest(out)}
+    assert contents(out / "kokoro") == contents(warm.release)
 
 
-def cut_a_row(path: Path) -> None:
-    """Another metric, the same size."""
-    path.write_text(path.read_text().replace('"verdict": "pass"', '"verdict": "good"', 1))
+def change_a_digit(path: Path) -> None:
+    text = path.read_text()
+    path.write_text(text.replace("8", "9", 1))
+    assert path.read_text() != text
 
 
 @pytest.mark.parametrize(
@@ -175,31 +170,30 @@ def cut_a_row(path: Path) -> None:
     [
         ("optimize", "graph.onnx", flip_a_byte),
         ("quantize-int8", "graph.onnx", flip_a_byte),
-        ("quantize-int8", "recipe.json", lambda path: path.write_text(path.read_text().replace("8", "9", 1))),
+        ("quantize-int8", "recipe.json", change_a_digit),
         ("export", "clients/voices/random_a.bin", flip_a_byte),
-        ("validate", "validation.json", cut_a_row),
+        ("validate", "validation.json", change_a_digit),
     ],
 )
 def test_other_bytes_in_the_cache_are_never_packaged(
-    built: Built, tmp_path: Path, stage: str, name: str, damage: Callable[[Path], None]
+    warm: Built, tmp_path: Path, stage: str, name: str, damage: Callable[[Path], None]
 ) -> None:
-    out, cache = tmp_path / "out", tmp_path / "cache"
-    shutil.copytree(built.cache, cache)
+    out, cache = tmp_path / "out", warm.cache
     path = one(cache, stage, name)
     size = path.stat().st_size
     damage(path)
     assert path.stat().st_size == size
-    done = run(tmp_path, *built.again(out, "--int8", "--fp16", "--cache", str(cache)))
+    done = run(tmp_path, *warm.again(out, "--int8", "--fp16"))
     assert_refused(done, 3, path.name, "--force")
     assert list(out.iterdir()) == []
 
 
-def test_a_cache_of_another_checkpoint_is_not_used(built: Built, tmp_path: Path) -> None:
+def test_a_cache_of_another_checkpoint_is_not_used(warm: Built, tmp_path: Path) -> None:
     other = tmp_path / "other"
-    shutil.copytree(built.checkpoint, other)
+    shutil.copytree(warm.checkpoint, other)
     config = json.loads((other / "config.json").read_text())
-    (other / "config.json").write_text(json.dumps({**config, "max_dur": config["max_dur"], "note": "another"}))
-    process = start(tmp_path, *built.again(tmp_path / "out", "--checkpoint", str(other)))
+    (other / "config.json").write_text(json.dumps({**config, "note": "another"}))
+    process = start(tmp_path, *warm.again(tmp_path / "out", "--checkpoint", str(other)))
     assert process.stderr is not None
     first = process.stderr.readline()
     kill(process)

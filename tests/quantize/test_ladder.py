@@ -137,9 +137,28 @@ def test_each_gate_promotes_the_stage_it_judges(model: ir.Model, convs: dict) ->
     assert not any(n.startswith("decoder.") for n in touched)
 
 
+def test_a_gate_that_several_stages_could_meet_promotes_the_noisiest(model: ir.Model, convs: dict) -> None:
+    """F0 is held far better here than the decoder, and comes before it: making it better still would not help."""
+    recipe = Recipe(rules=(Rule(pattern="predictor.shared.W", scheme=StoredInt(bits=12)), *COARSE.rules[:2]))
+    start = ladder(model, convs).climb(recipe).metrics
+    assert start["parity_f0_snr_db"] > start[DECODER] + 20
+    limit = start["parity_log_mel_ratio"] * 0.85
+    climb = ladder(model, convs, parity_log_mel_ratio=f"<= {limit}").climb(recipe)
+    assert climb.failing == []
+    assert climb.steps[0].stage == "decoder"
+    assert "f0" not in {step.stage for step in climb.steps}
+
+
 def test_a_gate_that_nothing_can_meet_ends_with_everything_at_fp32(model: ir.Model, convs: dict) -> None:
     """Durations cannot be more equal than all of them, nor a distance negative."""
-    climb = ladder(model, convs, durations_equal_ratio=">= 1.5", parity_log_mel_ratio="< 0").climb(COARSE)
+    few = Recipe(
+        rules=(
+            Rule(pattern="decoder.decode.0.conv1x1.weight", scheme=StoredInt(bits=4)),
+            Rule(pattern="decoder.decode.0.conv1.weight", scheme=StaticConv()),
+            *COARSE.rules[2:],
+        )
+    )
+    climb = ladder(model, convs, durations_equal_ratio=">= 1.5", parity_log_mel_ratio="< 0").climb(few)
     assert climb.failing == ["durations_equal_ratio >= 1.5", "parity_log_mel_ratio < 0"]
     weights = find_weights(model)
     assert {n: climb.recipe.scheme_of(n) for n in weights} == dict.fromkeys(weights, Float32())

@@ -60,7 +60,9 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     return env | {"OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "*", **more}
 
 
-def run(home: Path, *args: str, env: Mapping[str, str] | None = None, **more: Any) -> subprocess.CompletedProcess[str]:
+def run(
+    home: Path, *args: str, env: Mapping[str, str] | None = None, **more: Any
+) -> subprocess.CompletedProcess[str]:
     """`jtts-export ARGS`, run in `home`."""
     return subprocess.run(
         [*COMMAND, *args],

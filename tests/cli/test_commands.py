@@ -1,0 +1,251 @@
+"""The commands beside `kokoro`: say, validate, inspect, models, profiles, and their help."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command import COMMAND, IMPOSSIBLE, Built, assert_refused, contents, environment, flip_a_byte, run
+from hub_server import Hub, serve
+from scipy.io import wavfile
+
+from jtts_export import __version__
+from jtts_export.models.kokoro.random import VOICES
+from jtts_export.profiles.schema import METRICS
+
+COMMANDS = (["kokoro"], ["validate"], ["inspect"], ["say"], ["models"], ["profiles"], ["profiles", "show"])
+HEAVY = {"torch", "onnxruntime", "onnx", "numpy", "scipy", "transformers", "huggingface_hub"}
+
+
+def say(built: Built, tmp_path: Path, *args: str) -> dict[str, Any]:
+    """What `say --json` answers, which must agree with the WAV that it wrote."""
+    output = tmp_path / "said.wav"
+    done = run(tmp_path, "say", str(built.release), *args, "-o", str(output), "--json")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    said = json.loads(done.stdout)
+    rate, pcm = wavfile.read(output)
+    assert (rate, pcm.dtype, pcm.ndim) == (24_000, np.int16, 1)
+    assert said["output"] == str(output)
+    assert said["audio_s"] == len(pcm) / rate
+    assert said["rtf"] == pytest.approx(said["seconds"] / said["audio_s"])
+    assert np.abs(pcm).max() > 0
+    return said
+
+
+# --- help and lists -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [[], *COMMANDS], ids=" ".join)
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_every_command_has_help(tmp_path: Path, command: list[str], flag: str) -> None:
+    done = run(tmp_path, *command, flag)
+    assert done.returncode == 0
+    assert done.stdout.startswith("Usage:")
+    assert done.stderr == ""
+    if not command:
+        assert all(f"  {name} " in done.stdout for name in ("kokoro", "say", "validate", "inspect", "profiles"))
+
+
+@pytest.mark.parametrize(
+    "args", [["--help"], ["kokoro", "--help"], ["models"], ["profiles"], ["profiles", "show", "cpu"]]
+)
+def test_what_only_prints_imports_nothing_heavy(tmp_path: Path, args: list[str]) -> None:
+    command = [sys.executable, "-X", "importtime", *COMMAND[1:], *args]
+    done = subprocess.run(
+        command, env=environment(tmp_path), capture_output=True, encoding="utf-8", timeout=60, check=True
+    )
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert "click" in imported
+    assert not imported & HEAVY
+
+
+def test_the_installed_script_is_the_same_command(tmp_path: Path) -> None:
+    script = Path(sys.executable).with_name("jtts-export")
+    done = subprocess.run(
+        [script, "--version"], env=environment(tmp_path), capture_output=True, encoding="utf-8", check=True
+    )
+    assert __version__ in done.stdout
+
+
+def test_models_lists_kokoro_and_where_it_comes_from(tmp_path: Path) -> None:
+    assert "hub:hexgrad/Kokoro-82M" in run(tmp_path, "models").stdout
+    listed = json.loads(run(tmp_path, "models", "--json").stdout)
+    assert listed["kokoro"]["checkpoint"] == "hub:hexgrad/Kokoro-82M"
+    assert listed["kokoro"]["licence"] == "Apache-2.0"
+
+
+def test_profiles_can_be_listed_and_shown(tmp_path: Path) -> None:
+    assert "cpu" in run(tmp_path, "profiles").stdout
+    listed = json.loads(run(tmp_path, "profiles", "--json").stdout)
+    shown = json.loads(run(tmp_path, "profiles", "show", "cpu", "--json").stdout)
+    assert listed["cpu"] == shown
+    text = run(tmp_path, "profiles", "show", "cpu").stdout
+    for variants in shown["gates"]["kokoro"].values():
+        for metric, limit in variants.items():
+            assert metric in METRICS
+            assert metric in text
+            assert limit in text
+
+
+def test_a_profile_of_ones_own_can_be_shown(built: Built, tmp_path: Path) -> None:
+    shown = json.loads(run(tmp_path, "profiles", "show", str(built.profile), "--json").stdout)
+    assert shown["name"] == "tiny"
+
+
+# --- inspect --------------------------------------------------------------------------------------------
+
+
+def test_inspect_shows_figures_gates_and_verdict(built: Built, tmp_path: Path) -> None:
+    text = run(tmp_path, "inspect", str(built.release)).stdout
+    for word in (
+        "profile tiny",
+        "fp32",
+        "fp16",
+        "int8",
+        "parity_decoder_snr_db",
+        "verdict: pass",
+        "checksums verified",
+    ):
+        assert word in text
+    shown = json.loads(run(tmp_path, "inspect", str(built.release), "--json").stdout)
+    assert shown["manifest"] == json.loads((built.release / "manifest.json").read_text())
+    assert shown["validation"] == json.loads((built.release / "validation.json").read_text())
+
+
+# --- say ------------------------------------------------------------------------------------------------
+
+
+def test_say_writes_a_wav_and_says_what_it_is(built: Built, tmp_path: Path) -> None:
+    done = run(tmp_path, "say", str(built.release), "Hello there.")
+    assert done.returncode == 0, done.stderr
+    rate, pcm = wavfile.read(tmp_path / "speech.wav")
+    assert rate == 24_000
+    assert f"{len(pcm) / rate:.2f} s of audio" in done.stdout
+    assert "(int8, random_a)" in done.stdout
+
+
+def test_say_takes_the_smallest_variant_or_the_one_named(built: Built, tmp_path: Path) -> None:
+    assert say(built, tmp_path, "Hello there.")["variant"] == "int8"
+    assert say(built, tmp_path, "Hello there.", "--variant", "fp32")["variant"] == "fp32"
+
+
+def test_say_speaks_in_the_voice_named(built: Built, tmp_path: Path) -> None:
+    spoken = set()
+    for voice in VOICES[:2]:
+        assert say(built, tmp_path, "Hello there.", "--voice", voice)["voice"] == voice
+        spoken.add((tmp_path / "said.wav").read_bytes())
+    assert len(spoken) == 2
+
+
+def test_nothing_is_left_behind_or_reported(built: Built, tmp_path: Path) -> None:
+    """onnxruntime 1.29 brought telemetry, and an id of the machine in the user's cache."""
+    say(built, tmp_path, "Hello there.")
+    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["said.wav"]
+
+
+def test_speed_is_a_float_and_scales_duration(built: Built, tmp_path: Path) -> None:
+    seconds = {
+        speed: say(built, tmp_path, "A sentence of more than a few words.", "--speed", speed)["audio_s"]
+        for speed in ("1", "1.5", "2")
+    }
+    # Durations are whole frames of 25 ms, about 4.5 a token: rounding moves the sum by a few hundredths.
+    assert seconds["1.5"] == pytest.approx(seconds["1"] / 1.5, rel=0.1)
+    assert seconds["2"] == pytest.approx(seconds["1"] / 2, rel=0.1)
+
+
+def test_language_changes_how_a_text_is_read(built: Built, tmp_path: Path) -> None:
+    american = say(built, tmp_path, "The water is far.")["phonemes"]
+    assert say(built, tmp_path, "The water is far.", "--language", "en-gb")["phonemes"] != american
+    assert say(built, tmp_path, "The water is far.", "--language", "a")["phonemes"] == american
+
+
+def test_phonemes_are_spoken_as_they_are(built: Built, tmp_path: Path) -> None:
+    from_text = say(built, tmp_path, "Hello there.")
+    audio = (tmp_path / "said.wav").read_bytes()
+    assert say(built, tmp_path, "--phonemes", from_text["phonemes"])["phonemes"] == from_text["phonemes"]
+    assert (tmp_path / "said.wav").read_bytes() == audio
+
+
+def test_a_text_longer_than_a_pass_is_spoken_whole(built: Built, tmp_path: Path) -> None:
+    sentence = "Nobody had expected the river to rise so far, or so fast. "
+    once, thrice = (say(built, tmp_path, sentence * n)["audio_s"] for n in (1, 3))
+    assert thrice == pytest.approx(3 * once, rel=0.1)
+
+
+# --- validate -------------------------------------------------------------------------------------------
+
+
+def test_validate_measures_a_release_from_its_own_bytes(built: Built, tmp_path: Path) -> None:
+    before = contents(built.release)
+    done = run(tmp_path, "validate", str(built.release), "--json")
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    now = json.loads(done.stdout)
+    then = json.loads((built.release / "validation.json").read_text())
+    assert now.pop("release") == str(built.release)
+    assert now.keys() == then.keys()
+    for name, variant in now["variants"].items():
+        assert variant["sha256"] == then["variants"][name]["sha256"]
+        # Nothing but time and memory may differ.
+        for metric, value in then["variants"][name]["metrics"].items():
+            if metric.startswith(("parity", "durations", "size")):
+                assert variant["metrics"][metric] == value
+    assert contents(built.release) == before
+
+
+def test_validate_judges_for_another_profile_with_the_checkpoint_elsewhere(built: Built, tmp_path: Path) -> None:
+    (tmp_path / "impossible.toml").write_text(IMPOSSIBLE)
+    shutil.copytree(built.checkpoint, tmp_path / "elsewhere")
+    release = with_source(built, tmp_path, str(tmp_path / "gone"))
+    before = contents(release)
+    where = ["--profile", "impossible.toml", "--checkpoint", str(tmp_path / "elsewhere")]
+    done = run(tmp_path, "validate", str(release), *where)
+    assert done.returncode == 3, (done.stdout, done.stderr)
+    first = done.stdout.splitlines()[1].split()
+    assert (first[0], first[1], first[-1]) == ("int8", "size_ratio_vs_fp32", "FAIL")
+    assert done.stdout.rstrip().endswith(f"FAILED: {release}")
+    assert contents(release) == before
+
+
+def test_validate_refuses_a_flipped_byte(built: Built, tmp_path: Path) -> None:
+    for name in ("model.onnx", "model_quantized.onnx"):
+        release = tmp_path / name / "kokoro"
+        shutil.copytree(built.release, release)
+        flip_a_byte(release / "onnx" / name)
+        assert_refused(run(tmp_path, "validate", str(release)), 3, name)
+
+
+def test_validate_refuses_a_checkpoint_that_is_gone_or_another(built: Built, tmp_path: Path) -> None:
+    release = with_source(built, tmp_path, str(tmp_path / "gone"))
+    assert_refused(run(tmp_path, "validate", str(release)), 4, str(tmp_path / "gone"))
+    other = tmp_path / "other"
+    shutil.copytree(built.checkpoint, other)
+    (other / "config.json").write_text((other / "config.json").read_text() + "\n")
+    done = run(tmp_path, "validate", str(release), "--checkpoint", str(other))
+    assert_refused(done, 4, str(other), "not the checkpoint")
+
+
+def test_validate_asks_the_hub_for_the_very_commit(built: Built, tmp_path: Path) -> None:
+    """The branch may have moved on, or be gone, since the release was built."""
+    with serve(Hub("org/tiny", {"config.json": b"{}", "a.pth": b"weights"})) as hub:
+        hub.revisions = {hub.commit}
+        for source in ("hub:org/tiny", "hub:org/tiny@v1.0"):
+            release = with_source(built, tmp_path / source[-4:], source, hub.commit)
+            done = run(tmp_path, "validate", str(release), env={"HF_ENDPOINT": hub.url})
+            assert_refused(done, 4, f"hub:org/tiny@{hub.commit}", "not the checkpoint")
+
+
+def with_source(built: Built, folder: Path, source: str, revision: str | None = None) -> Path:
+    """A copy of the release that says it was made from elsewhere."""
+    release = folder / "kokoro"
+    shutil.copytree(built.release, release)
+    manifest = json.loads((release / "manifest.json").read_text())
+    manifest["checkpoint"] |= {"source": source, "revision": revision}
+    (release / "manifest.json").write_text(json.dumps(manifest))
+    return release

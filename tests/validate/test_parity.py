@@ -1,0 +1,212 @@
+"""Parity: what each metric says, and that an error shows in the stage that made it."""
+
+from __future__ import annotations
+
+import math
+
+import kokoro_graph
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from graphs import graph
+
+from jtts_export.exporters import kokoro
+from jtts_export.surgery import set_constant
+from jtts_export.validate.audio import snr_db
+from jtts_export.validate.parity import Parity, Stage, compare, reference_taps
+from jtts_export.validate.runner import Case, OnnxRunner
+from jtts_export.validate.spread import Spread, measure_spread
+
+STAGES = ("frames", "f0", "n", "decoder")
+
+
+@pytest.fixture(scope="module")
+def cases() -> list[Case]:
+    return [*kokoro_graph.cases("brief"), *kokoro_graph.cases("search")[:1]]
+
+
+@pytest.fixture(scope="module")
+def expected(cases: list[Case]) -> list[dict]:
+    return reference_taps(kokoro.PARITY, runner_of(kokoro_graph.optimized()), cases)
+
+
+def runner_of(model: ir.Model) -> OnnxRunner:
+    return OnnxRunner(ir.to_proto(model), 1)
+
+
+def test_a_graph_compared_with_itself_is_perfect(cases: list[Case], expected: list[dict]) -> None:
+    metrics, rows = compare(kokoro.PARITY, expected, runner_of(kokoro_graph.optimized()), cases)
+    perfect = {f"parity_{s}_snr_db": math.inf for s in STAGES}
+    assert metrics == perfect | {"durations_equal_ratio": 1.0, "parity_log_mel_l1": 0.0}
+    assert [row["case"] for row in rows] == [case.name for case in cases]
+    assert [row["durations_count"] for row in rows] == [case.inputs["input_ids"].size for case in cases]
+
+
+@pytest.mark.parametrize(
+    ("weight", "wrong", "audible"),
+    [
+        ("predictor.duration_proj.linear_layer.weight", {"frames"}, False),  # durations are forced behind it
+        ("predictor.lstm.W", {"frames"}, False),
+        ("predictor.F0.0.conv1.weight", {"f0"}, True),
+        ("predictor.N.0.conv1.weight", {"n"}, True),
+        ("predictor.shared.W", {"f0", "n"}, True),
+        ("bert_encoder.weight", {"frames", "f0", "n"}, True),
+        ("text_encoder.cnn.0.0.weight", {"decoder"}, True),
+        ("decoder.decode.3.conv2.weight", {"decoder"}, True),
+        ("decoder.generator.resblocks.2.convs1.0.weight", {"decoder"}, True),
+        ("decoder.generator.conv_post.weight", {"decoder"}, True),
+    ],
+)
+def test_a_flipped_sign_shows_in_its_own_stage_only(
+    cases: list[Case], expected: list[dict], weight: str, wrong: set[str], audible: bool
+) -> None:
+    model = kokoro_graph.optimized()
+    value = model.graph.initializers[weight]
+    assert value.const_value is not None
+    set_constant(value, -value.const_value.numpy())
+    metrics, _ = compare(kokoro.PARITY, expected, runner_of(model), cases)
+    for stage in STAGES:
+        snr = metrics[f"parity_{stage}_snr_db"]
+        assert snr < 40 if stage in wrong else snr == math.inf
+    assert (metrics["parity_log_mel_l1"] > 0) == audible
+    if "frames" in wrong and weight != "bert_encoder.weight":
+        assert metrics["durations_equal_ratio"] < 1
+    if "frames" not in wrong:
+        assert metrics["durations_equal_ratio"] == 1
+
+
+# What metrics are made of, on a graph that can be computed by hand: y = x + error, d = round(x).
+
+RATE_HZ = 24_000
+TOY = Parity(
+    stages=(Stage("frames", "y"), Stage("decoder", "z", forced=("y",))),
+    exact={"durations": "d"},
+    audio="y",
+    timing=("d",),
+    sample_rate_hz=RATE_HZ,
+)
+
+
+def toy(error: float = 0, gain: float = 2, shift: float = 0, tail: str = "y = Add(x, e)") -> OnnxRunner:
+    body = f"{tail} z = Mul(y, g) s = Add(x, h) r = Round(s) d = Cast<to=7>(r)"
+    text = f"(float[1,N] x) => (float[1,M] y, float[1,M] z, int64[1,K] d) {{ {body} }}"
+    numbers = {"e": error, "g": gain, "h": shift}
+    return runner_of(graph(text, {name: np.float32([value]) for name, value in numbers.items() if name in text}))
+
+
+def case(*values: float, name: str = "x") -> Case:
+    return Case(name, {"x": np.array([values], np.float32)})
+
+
+LOUD, QUIET = case(*[10.0] * 40, name="loud"), case(*[1.0] * 8, name="quiet")
+
+
+def toy_metrics(runner: OnnxRunner, *spoken: Case) -> tuple[dict, list[dict]]:
+    return compare(TOY, reference_taps(TOY, toy(), spoken), runner, spoken)
+
+
+def test_snrs_are_averaged_as_powers_case_by_case() -> None:
+    metrics, rows = toy_metrics(toy(error=0.125), LOUD, QUIET)
+    ratios = (0.125 / 10) ** 2, 0.125**2
+    assert [r["parity_frames_snr_db"] for r in rows] == pytest.approx([-10 * math.log10(r) for r in ratios])
+    # The worse case prevails: a mean of decibels would say 28, not 21.
+    assert metrics["parity_frames_snr_db"] == pytest.approx(-10 * math.log10(sum(ratios) / 2))
+
+
+def test_a_stage_is_given_the_references_inputs() -> None:
+    """An error ahead of a stage is not its own."""
+    metrics, _ = toy_metrics(toy(error=0.5), LOUD)
+    assert metrics["parity_decoder_snr_db"] == math.inf
+    metrics, _ = toy_metrics(toy(gain=2.2), LOUD)
+    assert metrics["parity_decoder_snr_db"] == pytest.approx(20, abs=1e-3)  # a tenth, in float32
+    assert metrics["parity_frames_snr_db"] == math.inf
+
+
+def test_equal_integers_are_counted_over_all_cases() -> None:
+    spoken = case(1.0, 2.0, 3.4, 4.4), case(5.4)  # half a unit on, those that are nearly there round up
+    metrics, rows = toy_metrics(toy(shift=0.2), *spoken)
+    assert [(r["durations_equal"], r["durations_count"]) for r in rows] == [(2, 4), (0, 1)]
+    assert metrics["durations_equal_ratio"] == 2 / 5
+
+
+def test_log_mels_are_averaged_by_case() -> None:
+    metrics, rows = toy_metrics(toy(error=1.0), LOUD, QUIET)
+    each = [r["parity_log_mel_l1"] for r in rows]
+    assert each[0] != each[1]
+    assert metrics["parity_log_mel_l1"] == pytest.approx(sum(each) / 2)
+
+
+def test_an_output_of_another_length_is_as_wrong_as_can_be() -> None:
+    metrics, _ = toy_metrics(toy(tail="y = Concat<axis=1>(x, x)"), LOUD, QUIET)
+    assert metrics["parity_frames_snr_db"] == -math.inf
+    assert metrics["parity_log_mel_l1"] == math.inf
+    assert metrics["durations_equal_ratio"] == 1  # those are right
+
+
+def test_an_output_that_is_not_finite_is_as_wrong_as_can_be() -> None:
+    metrics, _ = toy_metrics(toy(error=math.nan), LOUD, QUIET)
+    assert metrics["parity_frames_snr_db"] == -math.inf
+    assert metrics["parity_log_mel_l1"] == math.inf
+
+
+def test_parity_knows_its_taps() -> None:
+    assert TOY.taps == ("d", "y", "z")
+    assert kokoro.PARITY.taps == ("duration", "f0", "frames", "har", "n", "waveform")
+
+
+# The reference's own spread
+
+SPREAD = Spread(spread_reseed_log_mel_l1=0.5, spread_fp64_log_mel_l1=0.1, spread_fp64_decoder_snr_db=90.0)
+
+
+def test_metrics_are_related_to_the_wider_spread() -> None:
+    measured = {"parity_log_mel_l1": 0.25, "parity_decoder_snr_db": 84.0}
+    related = SPREAD.relate(measured)
+    assert related == measured | vars(SPREAD) | {"parity_log_mel_ratio": 0.5, "parity_decoder_margin_db": -6.0}
+    other = Spread(spread_reseed_log_mel_l1=0.1, spread_fp64_log_mel_l1=1.0, spread_fp64_decoder_snr_db=90.0)
+    assert other.relate(measured)["parity_log_mel_ratio"] == 0.25
+
+
+def test_a_reference_without_any_spread_still_relates() -> None:
+    none = Spread(spread_reseed_log_mel_l1=0, spread_fp64_log_mel_l1=0, spread_fp64_decoder_snr_db=math.inf)
+    related = none.relate({"parity_log_mel_l1": 0.0, "parity_decoder_snr_db": 80.0})
+    assert related["parity_log_mel_ratio"] == 0
+    assert related["parity_decoder_margin_db"] == -math.inf
+
+
+def test_spread_is_measured_between_the_references() -> None:
+    parity = Parity(TOY.stages[1:], TOY.exact, "z", TOY.timing, RATE_HZ)
+    spoken = [LOUD, QUIET]
+    expected = reference_taps(parity, toy(), spoken)
+    spread = measure_spread(parity, expected, reseeded=toy(gain=4), double=toy(gain=2.002), cases=spoken)
+    assert spread.spread_reseed_log_mel_l1 == pytest.approx(
+        np.mean(
+            [
+                compare(parity, [e], toy(gain=4), [c])[0]["parity_log_mel_l1"]
+                for e, c in zip(expected, spoken, strict=True)
+            ]
+        )
+    )
+    assert 0 < spread.spread_fp64_log_mel_l1 < spread.spread_reseed_log_mel_l1
+    assert spread.spread_fp64_decoder_snr_db == pytest.approx(60, abs=0.1)  # a thousandth
+
+
+def test_a_kokoros_spread_comes_from_its_draw() -> None:
+    """Another draw is audible; float64 is not, by far."""
+    loaded = kokoro_graph.loaded()
+    spoken = kokoro_graph.cases("brief")
+    reference = kokoro.reference(loaded, 1, 0, False)
+    expected = reference_taps(kokoro.PARITY, reference, spoken)
+    reseeded, double = kokoro.reference(loaded, 1, 1, False), kokoro.reference(loaded, 1, 0, True)
+    spread = measure_spread(kokoro.PARITY, expected, reseeded, double, spoken)
+    assert spread.spread_reseed_log_mel_l1 > 0.01
+    assert spread.spread_fp64_decoder_snr_db > 80  # float32 has 150, and some hundred layers
+
+    # And the exported graph is as near to the reference as the reference is to itself.
+    metrics, _ = compare(
+        kokoro.PARITY, expected, OnnxRunner(onnx.ModelProto.FromString(kokoro_graph.exported()), 1), spoken
+    )
+    assert SPREAD.relate(metrics)["durations_equal_ratio"] == 1
+    assert metrics["parity_decoder_snr_db"] > spread.spread_fp64_decoder_snr_db - 12
+    assert snr_db(expected[0]["waveform"], expected[0]["waveform"]) == math.inf

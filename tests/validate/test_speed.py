@@ -1,0 +1,134 @@
+"""Timing by turns, and cold starts in a process of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from graphs import graph
+
+from jtts_export.exporters.onnx import save
+from jtts_export.validate.probe import peak_rss_mb, probe
+from jtts_export.validate.speed import Timings, interleave
+
+
+def test_every_contender_takes_its_turn_in_every_round() -> None:
+    calls: list[str] = []
+    contenders = {n: [lambda n=n, c=c: calls.append(f"{n}{c}") for c in range(2)] for n in "abc"}
+    ticks: list[int] = []
+    interleave(contenders, [1.0, 1.0], 3, lambda: ticks.append(len(calls)))
+    warm_up, *rounds = (calls[i : i + 6] for i in range(0, len(calls), 6))
+    assert sorted(warm_up) == ["a0", "a1", "b0", "b1", "c0", "c1"]
+    assert rounds == [
+        ["a0", "b0", "c0", "a1", "b1", "c1"],
+        ["b0", "c0", "a0", "b1", "c1", "a1"],  # nobody is always first
+        ["c0", "a0", "b0", "c1", "a1", "b1"],
+    ]
+    assert ticks == [6, 12, 18, 24]
+
+
+def test_ratios_are_those_of_the_durations() -> None:
+    """Sleeps last as long as they should, or on a busy machine longer: hence the median, and wide limits."""
+    first = dict.fromkeys(("slow", "fast"), True)
+
+    def sleep(name: str, seconds: float) -> None:
+        time.sleep(seconds + 0.1 * first[name])  # a warm-up is slow, and does not count
+        first[name] = False
+
+    contenders = {"slow": [lambda: sleep("slow", 0.030)], "fast": [lambda: sleep("fast", 0.010)]}
+    timings = interleave(contenders, [0.1], 7, lambda: None)
+    assert timings.seconds["slow"].shape == (7, 1)
+    assert timings.speedup("fast", over="slow") == pytest.approx(3, rel=0.3)
+    assert timings.speedup("slow", over="fast") == pytest.approx(1 / 3, rel=0.3)
+    assert timings.speedup("slow", over="slow") == 1
+    assert timings.rtf("slow", 0.5) == pytest.approx(0.3, rel=0.2)
+
+
+def test_quantiles_are_over_rounds_and_cases() -> None:
+    timings = Timings(
+        {"a": np.array([[1.0, 8.0], [2.0, 8.0]]), "b": np.array([[2.0, 4.0], [2.0, 16.0]])}, np.array([1.0, 4.0])
+    )
+    assert timings.rtf("a", 0.5) == 2  # of 1, 2, 2, 2
+    assert timings.rtf("a", 0.0) == 1
+    assert timings.rtf("b", 1.0) == 4
+    assert timings.speedup("a", over="b") == 1.5  # of 2, 1/2, 1, 2
+
+
+# In a process of its own
+
+MEGABYTES = 250
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """Multiplies by itself what it expands to the size given."""
+    path = tmp_path / "model.onnx"
+    text = "(float[1] x, int64[1] size) => (float y) { big = Expand(x, size) y = ReduceSum<keepdims=0>(big) }"
+    save(graph(text), path)
+    return path
+
+
+def fed(folder: Path, *floats: int) -> Path:
+    path = folder / "cases.npz"
+    cases = {f"{i}/size": np.array([n]) for i, n in enumerate(floats)}
+    np.savez(path, **cases, **{f"{i}/x": np.ones(1, np.float32) for i in range(len(floats))})
+    return path
+
+
+def test_a_probe_reports_times_and_memory(model: Path, tmp_path: Path) -> None:
+    start = time.perf_counter()
+    cold = probe(model, fed(tmp_path, 10, 20), 1)
+    wall_ms = 1e3 * (time.perf_counter() - start)
+    assert set(cold) == {"load_ms", "first_ms", "rss_peak_mb"}
+    assert 0 < cold["load_ms"] < cold["first_ms"] < wall_ms
+    assert 20 < cold["rss_peak_mb"] < 1000
+
+
+def test_a_probe_counts_the_peak_of_all_cases(model: Path, tmp_path: Path) -> None:
+    few, many = (probe(model, fed(tmp_path, 10, n), 1)["rss_peak_mb"] for n in (10, MEGABYTES * 10**6 // 4))
+    assert many - few == pytest.approx(MEGABYTES, rel=0.2)
+
+
+def test_a_probe_does_not_count_the_process_that_started_it(model: Path, tmp_path: Path) -> None:
+    before = probe(model, fed(tmp_path, 10), 1)["rss_peak_mb"]
+    ballast = np.ones(500 * 10**6, np.uint8)
+    assert peak_rss_mb() > 500
+    beside = probe(model, fed(tmp_path, 10), 1)["rss_peak_mb"]
+    assert ballast.all()
+    assert beside == pytest.approx(before, rel=0.2)
+    assert beside < 400
+
+
+def test_peak_memory_is_a_peak() -> None:
+    code = (
+        "from jtts_export.validate.probe import peak_rss_mb; before = peak_rss_mb(); x = bytearray(300_000_000);"
+        "x[::4096] = b'1' * len(x[::4096]); del x; print(before, peak_rss_mb())"
+    )
+    words = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    before, after = map(float, words)
+    assert after - before == pytest.approx(300, rel=0.05)
+
+
+@pytest.mark.parametrize("damage", ["graph", "input"])
+def test_a_graph_that_does_not_run_is_named(model: Path, tmp_path: Path, damage: str) -> None:
+    cases = fed(tmp_path, 10)
+    if damage == "graph":
+        model.write_bytes(b"not a graph")
+    else:
+        np.savez(cases, **{"0/other": np.ones(1)})
+    with pytest.raises(RuntimeError, match=r"^model\.onnx does not run in a process of its own: .") as error:
+        probe(model, cases, 1)
+    assert "\n" not in str(error.value)
+
+
+def test_the_module_prints_one_line_of_json(model: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "jtts_export.validate.probe", str(model), str(fed(tmp_path, 5)), "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=dict(os.environ))
+    assert set(json.loads(done.stdout)) == {"load_ms", "first_ms", "rss_peak_mb"}
+    assert done.stdout.count("\n") == 1
