@@ -55,8 +55,8 @@ PARITY = Parity(
 # Where int8 arithmetic pays: the convolutions of the decoder and generator, nine tenths of the time. The
 # first of the noise branch stay in float: whatever they add passes through every block behind them, and on
 # random weights they alone make 40 % of the error for 5 % of the time. What predicts durations and F0 is
-# small, and its errors are amplified: 12 bits hold it as well as fp16 would. What only reaches the decoder
-# through its text features takes 4. The rest needs to be small, and no more.
+# small, and its errors are amplified: fp16. What reaches the audio only through text features or before the
+# blocks' norms takes 4 bits. The rest needs to be small, and no more.
 _GENERATOR = "decoder.generator"
 INT8 = Recipe(
     rules=(
@@ -67,12 +67,13 @@ INT8 = Recipe(
         Rule(pattern=f"{_GENERATOR}.noise_res.*.convs[12].?.weight", scheme=StaticConv()),
         Rule(pattern="decoder.encode.conv[12].weight", scheme=StaticConv()),
         Rule(pattern="decoder.decode.*.conv[12].weight", scheme=StaticConv()),
-        Rule(pattern="bert.*", scheme=StoredInt(bits=12)),
-        Rule(pattern="bert_encoder.*", scheme=StoredInt(bits=12)),
-        Rule(pattern="predictor.N.*", scheme=StoredInt(bits=8)),
-        Rule(pattern="predictor.*", scheme=StoredInt(bits=12)),
+        Rule(pattern="bert.*", scheme=StoredFp16()),
+        Rule(pattern="bert_encoder.*", scheme=StoredFp16()),
+        Rule(pattern="predictor.text_encoder.lstms.*.[WR]", scheme=StoredFp16()),
+        Rule(pattern="predictor.duration_proj.*", scheme=StoredFp16()),
         Rule(pattern="text_encoder.*", scheme=StoredInt(bits=4)),
         Rule(pattern="decoder.*.conv1x1.*", scheme=StoredInt(bits=4)),
+        Rule(pattern=f"{_GENERATOR}.ups.0.*", scheme=StoredInt(bits=4)),
         Rule(pattern="*", scheme=StoredInt(bits=8)),
     )
 )

@@ -49,7 +49,7 @@ def quantize(model: ir.Model, recipe: Recipe, convs: Mapping[str, static_conv.Pa
 
 
 def _fitting(scheme: Scheme, weight: Weight) -> Scheme:
-    """fp32 instead of fp16 for values beyond it; 8 bits instead of 4 or 12 for what cannot be packed in pairs."""
+    """fp32 instead of fp16 for values beyond it; 8 bits instead of 4 for what cannot be packed in pairs."""
     if isinstance(scheme, StoredFp16) and not fits_fp16(weight):
         return Float32()
     if isinstance(scheme, StoredInt) and weight.array.size % 2:

@@ -22,14 +22,14 @@ class StaticConv(_Scheme):
     """
 
     kind: Literal["static-conv"] = "static-conv"
-    table_levels: int = Field(default=2048, ge=0, le=1 << 16)
+    table_levels: int = Field(default=1024, ge=0, le=1 << 16)
 
 
 class StoredInt(_Scheme):
     """fp32 arithmetic on weights stored as integers with a scale per output channel, unfolded at load."""
 
     kind: Literal["stored-int"] = "stored-int"
-    bits: Literal[4, 8, 12] = 8
+    bits: Literal[4, 8] = 8
 
 
 class StoredFp16(_Scheme):

@@ -235,11 +235,10 @@ def _tabulate(conv: ir.Node, norm: ir.Node, p: Parameters, levels: int) -> ir.Va
     def shared(name: str, array: np.ndarray | np.generic) -> ir.Value:
         return graph.initializers.get(name) or add_constant(graph, name, array)
 
-    grid = shared(f"table/{levels}", np.arange(levels, dtype=np.float32)[None, None])
-    steps = add_constant(graph, f"{base}/table_step", step[None, :, None])
-    lows = add_constant(graph, f"{base}/table_low", low[None, :, None])
-    u = insert(conv, "Mul", [grid, steps], f"{base}/table/step")
-    u = insert(conv, "Add", [u, lows], f"{base}/table/u")
+    line = np.stack([np.ones(levels, np.float32), np.arange(levels, dtype=np.float32)])
+    grid = shared(f"table/{levels}", line[None])
+    ends = add_constant(graph, f"{base}/table_line", np.stack([low, step], axis=1)[None])
+    u = insert(conv, "MatMul", [ends, grid], f"{base}/table/u")
     sine = insert(conv, "Sin", [u], f"{base}/table/sin")
     square = insert(conv, "Mul", [sine, sine], f"{base}/table/square")
     v = insert(conv, "Add", [u, square], f"{base}/table/v")

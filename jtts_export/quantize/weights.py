@@ -52,42 +52,32 @@ def _scaled_axes(node: ir.Node, index: int, ndim: int) -> tuple[int, ...]:
 def store_int(model: ir.Model, name: str, weight: Weight, bits: int) -> None:
     """Hold as integers, unfolded by arithmetic that onnxruntime folds at load (it leaves a DequantizeLinear).
 
-    8 bits are an int8 tensor; 4 bits are packed in pairs; 12 bits are an int8 tensor of the upper eight and a
-    packed one of the lower four. A weight with an odd number of elements gets 8 bits.
+    8 bits are an int8 tensor; 4 bits are packed in pairs, first half of the elements in the upper nibbles.
+    Every float step of the unfolding is a copy of the weight while a graph is loaded, so there are few.
     """
-    array = weight.array
-    bits = 8 if array.size % 2 else bits
-    steps = _steps(array, weight.axes, 2 ** (bits - 1) - 1)
-    limit = 2 ** (bits - 1)
-    integers = np.clip(np.round(array / steps), -limit, limit - 1).astype(np.int32)
-    graph, first = model.graph, model.graph[0]
-
-    def held(suffix: str, part: np.ndarray) -> ir.Value:
-        stored = add_constant(graph, f"{name}.{suffix}", part)
-        return insert(first, "Cast", [stored], f"{name}/{suffix}", to=ir.DataType.FLOAT)
-
-    def number(value: float) -> ir.Value:
-        key = f"unpack/{value:g}"
-        return graph.initializers.get(key) or add_constant(graph, key, np.float32(value))
-
-    def nibbles(part: np.ndarray) -> ir.Value:
-        upper, lower = np.split(part.reshape(-1).astype(np.uint8), 2)
-        pair = held("pairs", upper * 16 + lower)
-        high = insert(first, "Floor", [insert(first, "Mul", [pair, number(1 / 16)], f"{name}/shift")], f"{name}/high")
-        low = insert(first, "Sub", [pair, insert(first, "Mul", [high, number(16)], f"{name}/top")], f"{name}/low")
-        both = insert(first, "Concat", [high, low], f"{name}/flat", axis=0)
-        shape = add_constant(graph, f"{name}.shape", np.array(array.shape, np.int64))
-        return insert(first, "Reshape", [both, shape], f"{name}/nibbles")
-
-    if bits == 8:
-        value = held("int8", integers.astype(np.int8))
-    elif bits == 4:
-        value = insert(first, "Sub", [nibbles(integers + 8), number(8)], f"{name}/int4")
-    else:
-        upper = insert(first, "Mul", [held("upper", (integers >> 4).astype(np.int8)), number(16)], f"{name}/times")
-        value = insert(first, "Add", [upper, nibbles(integers & 15)], f"{name}/int12")
+    array, graph, first = weight.array, model.graph, model.graph[0]
+    top = 2 ** (bits - 1) - 1
+    steps = _steps(array, weight.axes, top)
+    integers = np.clip(np.round(array / steps), -top - 1, top).astype(np.int8)
     scale = add_constant(graph, f"{name}.scale", steps)
-    _replace(weight.value, insert(first, "Mul", [value, scale], f"{name}/value"))
+    if bits == 8:
+        stored = add_constant(graph, f"{name}.int8", integers)
+        value = insert(first, "Cast", [stored], f"{name}/Cast", to=ir.DataType.FLOAT)
+        _replace(weight.value, insert(first, "Mul", [value, scale], f"{name}/value"))
+        return
+    upper, lower = np.split((integers + 8).reshape(-1).astype(np.uint8), 2)
+    pairs = add_constant(graph, f"{name}.pairs", upper * 16 + lower)
+    shape = add_constant(graph, f"{name}.shape", np.array(array.shape, np.int64))
+    zero = add_constant(graph, f"{name}.zero", -8 * steps)
+    four = graph.initializers.get("four_bits") or add_constant(graph, "four_bits", np.uint8(4))
+    high = insert(first, "BitShift", [pairs, four], f"{name}/high", direction="RIGHT")
+    top_less = insert(first, "BitShift", [pairs, four], f"{name}/left", direction="LEFT")
+    low = insert(first, "BitShift", [top_less, four], f"{name}/low", direction="RIGHT")
+    flat = insert(first, "Concat", [high, low], f"{name}/flat", axis=0)
+    nibbles = insert(first, "Reshape", [flat, shape], f"{name}/nibbles")
+    value = insert(first, "Cast", [nibbles], f"{name}/Cast", to=ir.DataType.FLOAT)
+    scaled = insert(first, "Mul", [value, scale], f"{name}/scaled")
+    _replace(weight.value, insert(first, "Add", [scaled, zero], f"{name}/value"))
 
 
 def _steps(array: np.ndarray, axes: tuple[int, ...], top: int) -> np.ndarray:

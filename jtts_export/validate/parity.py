@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,35 +56,29 @@ def reference_taps(parity: Parity, reference: Runner, cases: Sequence[Case]) -> 
 def compare(
     parity: Parity, expected: Sequence[Arrays], runner: Runner, cases: Sequence[Case]
 ) -> tuple[Metrics, list[dict]]:
-    """Metrics over all cases, worst case first in mind: SNRs by power, ratios by count, log-mels by mean.
+    """Metrics over all cases (SNRs by mean noise power, ratios by count, log-mels by mean), and a row a case."""
+    rows: list[dict] = [{"case": case.name} for case in cases]
 
-    Returns the metrics and one row a case.
-    """
-    rows = [_row(parity, taps, runner, case) for taps, case in zip(expected, cases, strict=True)]
+    def measured(tap: str, forced: Sequence[str]) -> Iterator[tuple[dict, np.ndarray, np.ndarray]]:
+        """Row, measured and expected tap of each case; one question for all cases, then the next."""
+        for row, case, taps in zip(rows, cases, expected, strict=True):
+            yield row, runner.taps(case.inputs, [tap], {name: taps[name] for name in forced})[tap], taps[tap]
+
     metrics: Metrics = {}
     for stage in parity.stages:
-        name = f"parity_{stage.name}_snr_db"
-        metrics[name] = _mean_snr([r[name] for r in rows])
-    for name in parity.exact:
-        metrics[f"{name}_equal_ratio"] = sum(r[f"{name}_equal"] for r in rows) / sum(r[f"{name}_count"] for r in rows)
-    metrics["parity_log_mel_l1"] = float(np.mean([r["parity_log_mel_l1"] for r in rows]))
-    return metrics, rows
-
-
-def _row(parity: Parity, taps: Arrays, runner: Runner, case: Case) -> dict:
-    row: dict = {"case": case.name}
-    for stage in parity.stages:
-        forced = {name: taps[name] for name in stage.forced}
-        measured = runner.taps(case.inputs, [stage.tap], forced)[stage.tap]
-        row[f"parity_{stage.name}_snr_db"] = snr_db(measured, taps[stage.tap])
+        metric = f"parity_{stage.name}_snr_db"
+        for row, value, wanted in measured(stage.tap, stage.forced):
+            row[metric] = snr_db(value, wanted)
+        metrics[metric] = _mean_snr([row[metric] for row in rows])
     for name, tap in parity.exact.items():
-        measured = runner.taps(case.inputs, [tap])[tap]
-        row[f"{name}_count"] = taps[tap].size
-        row[f"{name}_equal"] = int((measured == taps[tap]).sum()) if measured.shape == taps[tap].shape else 0
-    timing = {name: taps[name] for name in parity.timing}
-    audio = runner.taps(case.inputs, [parity.audio], timing)[parity.audio]
-    row["parity_log_mel_l1"] = log_mel_l1(audio[0], taps[parity.audio][0], parity.sample_rate_hz)
-    return row
+        for row, value, wanted in measured(tap, ()):
+            row[f"{name}_count"] = wanted.size
+            row[f"{name}_equal"] = int((value == wanted).sum()) if value.shape == wanted.shape else 0
+        metrics[f"{name}_equal_ratio"] = sum(r[f"{name}_equal"] for r in rows) / sum(r[f"{name}_count"] for r in rows)
+    for row, value, wanted in measured(parity.audio, parity.timing):
+        row["parity_log_mel_l1"] = log_mel_l1(value[0], wanted[0], parity.sample_rate_hz)
+    metrics["parity_log_mel_l1"] = float(np.mean([row["parity_log_mel_l1"] for row in rows]))
+    return metrics, rows
 
 
 def _mean_snr(values: Sequence[float]) -> float:

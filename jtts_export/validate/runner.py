@@ -41,15 +41,17 @@ class OnnxRunner:
         """optimize: let onnxruntime optimize each part; without it a part loads faster and runs slower."""
         self._model = onnx.load(model) if isinstance(model, Path) else model
         self._threads, self._optimize = threads, optimize
-        self._sessions: dict[tuple[tuple[str, ...], tuple[str, ...]], ort.InferenceSession] = {}
+        # The last part alone is kept loaded: each holds its weights and the memory of its largest activations.
+        self._part: tuple[object, ort.InferenceSession] | None = None
 
     def taps(self, inputs: Arrays, wanted: Sequence[str], forced: Arrays | None = None) -> dict[str, np.ndarray]:
         forced = forced or {}
         key = (tuple(sorted(forced)), tuple(wanted))
-        if key not in self._sessions:
+        if self._part is None or self._part[0] != key:
+            self._part = None
             model = cut(self._model, [*inputs, *forced], wanted)
-            self._sessions[key] = session(model.SerializeToString(), self._threads, self._optimize)
-        running = self._sessions[key]
+            self._part = key, session(model.SerializeToString(), self._threads, self._optimize)
+        running = self._part[1]
         takes = {i.name for i in [*running.get_inputs(), *running.get_overridable_initializers()]}
         feed = {k: v for k, v in {**inputs, **forced}.items() if k in takes}
         return dict(zip(wanted, running.run(list(wanted), feed), strict=True))
