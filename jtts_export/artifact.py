@@ -135,6 +135,8 @@ def read(release: Path) -> tuple[Manifest, dict[str, Any]]:
         raise OutsideError(
             f"{release}: {MANIFEST} or {VALIDATION} is damaged: {str(error).splitlines()[0]}"
         ) from error
+    if manifest.schema_version != SCHEMA_VERSION:
+        raise OutsideError(f"{release} was written by jtts-export {manifest.tool_version}, in a form unknown here")
     for name in manifest.files:
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name:
             raise OutsideError(f"{release}: {MANIFEST} names a file outside the release: {name}")
@@ -142,9 +144,13 @@ def read(release: Path) -> tuple[Manifest, dict[str, Any]]:
 
 
 def verify(release: Path) -> tuple[Manifest, dict[str, Any]]:
-    """read(), and every file's sha256. Raises GateFailed naming the first file that differs."""
+    """read(), and every file's sha256. Raises GateFailed naming the first file that differs.
+
+    Folders and files whose name begins with a dot are somebody's bookkeeping (.git, .cache), and no part of it.
+    """
     manifest, validation = read(release)
-    there = {path.relative_to(release).as_posix() for path in files_under(release)} - {MANIFEST}
+    paths = (path.relative_to(release) for path in files_under(release))
+    there = {path.as_posix() for path in paths if not path.parts[0].startswith(".")} - {MANIFEST}
     for name, entry in manifest.files.items():
         path = release / name
         if name not in there or path.stat().st_size != entry.size or sha256_file(path) != entry.sha256:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from .models import Info
@@ -62,6 +63,11 @@ def _outcome(gate: Mapping[str, Any]) -> str:
     return "pass" if gate["passed"] else "FAIL"
 
 
+def _public(source: str) -> str:
+    """A checkpoint's source without the folders of somebody's machine."""
+    return source if source.startswith(("hub:", "random:")) else Path(source).name
+
+
 def render(validation: Mapping[str, Any], info: Info) -> str:
     """README.md of a release."""
     checkpoint = validation["checkpoint"]
@@ -75,7 +81,7 @@ def render(validation: Mapping[str, Any], info: Info) -> str:
         "",
         f"# {info.title}, ONNX",
         "",
-        f"Made by jtts-export {validation['tool_version']} from `{checkpoint['source']}`"
+        f"Made by jtts-export {validation['tool_version']} from `{_public(checkpoint['source'])}`"
         + (f" at `{checkpoint['revision']}`" if checkpoint["revision"] else "")
         + f" (sha256 `{checkpoint['sha256'][:16]}`).",
         f"Verdict for profile `{validation['profile']['name']}`: **{validation['verdict']}**.",

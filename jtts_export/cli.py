@@ -232,7 +232,7 @@ def show(name: str, as_json: bool) -> None:
     if as_json:
         click.echo(profile.model_dump_json(indent=2))
         return
-    click.echo(f"{profile.name}: {profile.description} ({profile.provider}, {profile.threads} threads)")
+    click.echo(f"{profile.name}: {profile.description} ({profile.threads} threads)")
     rows = [
         [model, variant, metric, limit, METRICS[metric]]
         for model, variants in profile.gates.items()

@@ -13,7 +13,6 @@ from .errors import JttsError
 from .models import MODELS
 from .models.source import Source
 from .profiles.schema import Profile
-from .runtime.names import graph_file
 from .store import check, files_under, tool_versions
 
 if TYPE_CHECKING:
@@ -98,16 +97,11 @@ class Stages:
         _write(out / RECIPE, report)
 
     def validate(self, made: Mapping[str, Path], spread: Path, out: Path) -> None:
-        """Every variant's file against the reference and its gates. Graphs lie under their released names."""
+        """Every variant's file against the reference and its gates."""
         from .validate.measure import validate
 
-        files = {}
-        for variant, folder in made.items():
-            files[variant] = out / Path(graph_file(self.model.graph, variant)).name
-            files[variant].hardlink_to(folder / GRAPH)
+        files = {variant: folder / GRAPH for variant, folder in made.items()}
         measured = validate(self.model, self.loaded, files, self.name, _spread(spread), self.profile, self.tell)
-        for path in files.values():
-            path.unlink()
         content = {
             "schema_version": artifact.SCHEMA_VERSION,
             "tool_version": __version__,

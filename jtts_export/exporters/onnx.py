@@ -64,6 +64,11 @@ def export(
 def save(model: ir.Model, path: Path) -> None:
     """Write in one file, checked."""
     proto = ir.to_proto(model)
+    # An initializer says its own type and shape; saying it twice breaks tools that reshape weights.
+    stored = {tensor.name for tensor in proto.graph.initializer}
+    inner = [value for value in proto.graph.value_info if value.name not in stored]
+    del proto.graph.value_info[:]
+    proto.graph.value_info.extend(inner)
     path.write_bytes(proto.SerializeToString(deterministic=True))
     onnx.checker.check_model(str(path), full_check=True)
 

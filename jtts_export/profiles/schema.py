@@ -64,7 +64,6 @@ class Profile(BaseModel):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     description: str
-    provider: str = "CPUExecutionProvider"
     threads: PositiveInt = 2
     gates: dict[str, dict[str, dict[str, str]]]
 

@@ -12,6 +12,7 @@ import numpy as np
 from jtts_export.exporters.model import Loaded, Model
 from jtts_export.models.source import sha256_file
 from jtts_export.profiles.schema import Profile
+from jtts_export.runtime.names import graph_file
 from jtts_export.runtime.session import session
 
 from .gates import FAIL, PASS, judge
@@ -69,8 +70,8 @@ def validate(
     for variant, measured in _speeds(model, loaded, files, timed, threads, tell).items():
         variants[variant]["metrics"] |= measured["metrics"]
         variants[variant]["timings"] = measured["timings"]
-    for variant, path in files.items():
-        variants[variant] |= {"file": f"onnx/{path.name}", "sha256": hashes[variant]}
+    for variant in files:
+        variants[variant] |= {"file": graph_file(model.graph, variant), "sha256": hashes[variant]}
         variants[variant] |= judge(profile.gates_for(name, variant), variants[variant]["metrics"])
     passed = all(v["verdict"] == PASS for v in variants.values())
     return {"verdict": PASS if passed else FAIL, "variants": variants}

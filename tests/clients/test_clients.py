@@ -73,9 +73,7 @@ def test_transformers_js_reads_a_vocabulary_of_regex_characters(node_client, con
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
-@pytest.mark.parametrize(
-    "phonemes", [{"tokens": list(PHONEMES)}, {"codepoints": PHONEMES}], ids=lambda p: min(p)
-)
+@pytest.mark.parametrize("phonemes", [{"tokens": list(PHONEMES)}, {"codepoints": PHONEMES}], ids=lambda p: min(p))
 def test_sherpa_onnx_speaks_phonemes_in_the_voice_of_that_number(
     python_client, release_dir, config, voices, phonemes, graph
 ):

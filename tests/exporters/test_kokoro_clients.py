@@ -57,9 +57,7 @@ def test_every_client_gets_the_same_voices(tmp_path, config, voices):
     )
 
 
-@pytest.mark.parametrize(
-    "change", [lambda v: v.astype(">f4"), lambda v: v.astype(np.float64), np.asfortranarray]
-)
+@pytest.mark.parametrize("change", [lambda v: v.astype(">f4"), lambda v: v.astype(np.float64), np.asfortranarray])
 def test_voices_are_written_as_little_endian_float32_in_c_order(tmp_path, config, voices, change):
     write_client_files(tmp_path, config, {name: change(voice) for name, voice in voices.items()})
     np.testing.assert_array_equal(np.fromfile(tmp_path / "voices/af_a.bin", "<f4"), voices["af_a"].ravel())

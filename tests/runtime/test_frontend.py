@@ -182,15 +182,11 @@ def test_a_missing_extra_is_one_line_and_the_module_needs_no_arrays() -> None:
             print(error)
     """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.splitlines() == [
-        "text needs the phonemes extra: pip install 'jtts-export[phonemes]'"
-    ]
+    assert result.stdout.splitlines() == ["text needs the phonemes extra: pip install 'jtts-export[phonemes]'"]
 
 
 def test_nothing_is_written_to_stderr() -> None:
-    code = (
-        "from jtts_export.runtime.frontend import phonemize; phonemize('le déjà vu, weekend (one)', 'fr-fr')"
-    )
+    code = "from jtts_export.runtime.frontend import phonemize; phonemize('le déjà vu, weekend (one)', 'fr-fr')"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stderr == b""
 
 
