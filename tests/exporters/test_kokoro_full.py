@@ -91,7 +91,7 @@ def test_int8_earns_its_place_on_random_weights(loaded: Loaded, fp32: Path, int8
 
     ours, theirs = parity(path), parity(dynamic)
     assert path.stat().st_size <= 90e6
-    assert ours["parity_decoder_snr_db"] >= 28
+    assert ours["parity_decoder_snr_db"] >= 29
     assert ours["parity_decoder_snr_db"] >= theirs["parity_decoder_snr_db"] + 2
     assert ours["durations_equal_ratio"] >= 0.98
     assert report["ladder"] == {"metrics": report["ladder"]["metrics"], "failing": [], "steps": []}
@@ -105,11 +105,11 @@ def test_every_int8_convolution_runs_in_integers(int8: tuple[Path, dict], tmp_pa
     ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     loaded_ops = Counter(n.op_type for n in onnx.load(tmp_path / "optimized.onnx").graph.node)
     static = sum(scheme == "static-conv" for scheme in report["schemes"].values())
-    assert static == loaded_ops["QLinearConv"] == 56
-    # Tables ahead of the 46 that follow a snake are folded at load: Sin is left where a Conv stays in float
-    # (two), in the source, and in the inverse STFT's phase and angle.
-    assert loaded_ops["GatherElements"] == 46
-    assert loaded_ops["Sin"] <= 5
+    assert static == loaded_ops["QLinearConv"] == 55
+    # Tables ahead of the 45 that follow a snake are folded at load: Sin is left where a Conv stays in float
+    # (three), in the source, and in the inverse STFT's phase and angle.
+    assert loaded_ops["GatherElements"] == 45
+    assert loaded_ops["Sin"] <= 6
 
 
 def test_the_graph_is_what_clients_expect(fp32: Path) -> None:
