@@ -29,15 +29,15 @@ def authors_eager(loaded: Loaded) -> Callable[[dict[str, np.ndarray]], torch.Ten
     assert spec is not None and spec.origin is not None, "make setup installs kokoro"
     package = types.ModuleType("kokoro")  # without its __init__, which imports spaCy
     package.__path__ = [str(Path(spec.origin).parent)]
-    with mock.patch.dict(sys.modules, {"kokoro": package}):
-        from kokoro.model import KModel
+    sys.modules.setdefault("kokoro", package)
+    from kokoro.model import KModel
 
-        state: dict[str, dict[str, torch.Tensor]] = {}
-        for key, value in loaded.module.state_dict().items():
-            part, _, name = key.partition(".")
-            state.setdefault(part, {})[name] = value
-        with mock.patch.object(torch, "load", lambda *_, **__: {}):
-            theirs = KModel(repo_id="hexgrad/Kokoro-82M", config=dict(loaded.config), model="none").eval()
+    state: dict[str, dict[str, torch.Tensor]] = {}
+    for key, value in loaded.module.state_dict().items():
+        part, _, name = key.partition(".")
+        state.setdefault(part, {})[name] = value
+    with mock.patch.object(torch, "load", lambda *_, **__: {}):
+        theirs = KModel(repo_id="hexgrad/Kokoro-82M", config=dict(loaded.config), model="none").eval()
     for part, tensors in state.items():
         module = getattr(theirs, part)
         wanted = module.state_dict()

@@ -29,10 +29,10 @@ from jtts_export.models.source import Source
 from jtts_export.profiles.schema import load_profile
 from jtts_export.quantize.build import build_variant
 from jtts_export.runtime.session import session
+from jtts_export.runtime.taps import OnnxRunner
 from jtts_export.store import tool_versions
 from jtts_export.validate.measure import spread_of
 from jtts_export.validate.parity import compare, reference_taps
-from jtts_export.validate.runner import OnnxRunner
 from jtts_export.validate.speed import Timings, interleave
 
 ROOT = Path(__file__).parents[1]

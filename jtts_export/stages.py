@@ -58,8 +58,8 @@ class Stages:
 
         from .exporters.onnx import save
         from .optimize import optimize
+        from .runtime.taps import OnnxRunner
         from .validate.parity import compare, reference_taps
-        from .validate.runner import OnnxRunner
 
         model = ir.load(exported / GRAPH)
         counts = optimize(model)

@@ -17,9 +17,9 @@ from jtts_export.exporters import kokoro
 from jtts_export.exporters.onnx import DEFAULT_OPSET, OPSETS, save
 from jtts_export.optimize import optimize, tidy
 from jtts_export.runtime.session import session
+from jtts_export.runtime.taps import OnnxRunner
 from jtts_export.validate.audio import snr_db
 from jtts_export.validate.parity import compare, reference_taps
-from jtts_export.validate.runner import OnnxRunner
 
 # A rewrite may only round differently: half a unit in the last place of float32 is 150 dB below a value, and
 # a chain of a few operations, some of which cancel, loses less than 50 of them.

@@ -15,7 +15,7 @@ class Graph:
     """Declares one exported network.
 
     `inputs` and `outputs` give each tensor's dynamic axes, in order. `taps` are inner tensors that keep
-    their names, so that a graph can be cut there (runtime/cut.py) and judged stage by stage. `draws` are
+    their names, so that a graph can be cut there (runtime/taps.py) and judged stage by stage. `draws` are
     random draws baked in as initializers that a caller may override.
     """
 

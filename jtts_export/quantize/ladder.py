@@ -15,8 +15,9 @@ import onnx
 import onnx_ir as ir
 
 from jtts_export.profiles.schema import Gate
+from jtts_export.runtime.taps import OnnxRunner, cut
 from jtts_export.validate.parity import Metrics, Parity, Stage, compare, reference_taps
-from jtts_export.validate.runner import Arrays, Case, OnnxRunner, cut
+from jtts_export.validate.runner import Arrays, Case
 from jtts_export.validate.spread import Spread
 
 from .apply import quantize

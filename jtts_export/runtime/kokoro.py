@@ -7,7 +7,7 @@ audio = tts.synthesize("Hello there.", voice="af_heart")
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ class Kokoro:
         """voices: name -> float32 [rows, 1, style]; row i styles an utterance of i + 1 tokens."""
         self.vocab, self.voices = vocab, voices
         self.max_tokens = min(len(v) for v in voices.values())
+        self._model, self._threads = model, threads
         self._session = session(model, threads)
 
     @classmethod
@@ -93,6 +94,17 @@ class Kokoro:
         self.style(voice, 1)
         check_speed(speed)
         return (Speech(self._speak(p, voice, speed, strict=bool(phonemes)), p) for p in pieces)
+
+    def taps(
+        self, wanted: Sequence[str], *, phonemes: str, voice: str = "", speed: float = 1.0
+    ) -> dict[str, np.ndarray]:
+        """Named tensors inside the synthesis of one pass: frames, duration, f0, n, har, waveform.
+
+        Shapes as the reference's. Loads the graph anew; needs the onnx package.
+        """
+        from .taps import OnnxRunner
+
+        return OnnxRunner(self._model, self._threads).taps(self.feeds(phonemes, voice, speed), wanted)
 
     def style(self, voice: str, tokens: int) -> np.ndarray:
         """A voice's style for a number of tokens, float32 [1, style]."""

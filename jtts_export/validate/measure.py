@@ -14,11 +14,12 @@ from jtts_export.models.source import sha256_file
 from jtts_export.profiles.schema import Profile
 from jtts_export.runtime.names import graph_file
 from jtts_export.runtime.session import session
+from jtts_export.runtime.taps import OnnxRunner
 
 from .gates import FAIL, PASS, judge
 from .parity import compare, reference_taps
 from .probe import probe
-from .runner import Case, OnnxRunner
+from .runner import Case
 from .speed import Timings, interleave
 from .spread import Spread, measure_spread
 

@@ -20,10 +20,10 @@ from jtts_export.models.source import Source
 from jtts_export.optimize import optimize
 from jtts_export.profiles.schema import load_profile
 from jtts_export.quantize.build import build_variant
+from jtts_export.runtime.taps import OnnxRunner
 from jtts_export.validate.audio import snr_db
 from jtts_export.validate.measure import spread_of
 from jtts_export.validate.parity import Metrics, compare, reference_taps
-from jtts_export.validate.runner import OnnxRunner
 
 THREADS = os.cpu_count() or 1
 LENGTHS = (1, 12, 60, 200, 510)

@@ -23,8 +23,8 @@ from jtts_export.quantize.calibrate import sample
 from jtts_export.quantize.ladder import Ladder
 from jtts_export.quantize.schemes import Float32, Recipe, Rule, StaticConv, StoredFp16, StoredInt, label, promoted
 from jtts_export.quantize.weights import find_weights
+from jtts_export.runtime.taps import OnnxRunner
 from jtts_export.validate.parity import compare, reference_taps
-from jtts_export.validate.runner import OnnxRunner
 from jtts_export.validate.spread import Spread
 
 SPREAD = Spread(spread_reseed_log_mel_l1=0.5, spread_fp64_log_mel_l1=0.1, spread_fp64_decoder_snr_db=90.0)

@@ -164,3 +164,10 @@ def test_a_folder_without_voices_is_refused(release: Path, tmp_path: Path) -> No
     (tmp_path / "voices" / "cut.bin").write_bytes(b"\0" * 100)
     with pytest.raises(OutsideError, match="not a Kokoro release"):
         read_assets(tmp_path)
+
+
+def test_taps_are_those_of_the_synthesis(tts: Kokoro) -> None:
+    taps = tts.taps(["duration", "f0", "waveform"], phonemes="həlˈO.", speed=1.25)
+    spoken = tts.synthesize(phonemes="həlˈO.", speed=1.25)
+    np.testing.assert_array_equal(taps["waveform"][0], spoken.audio)
+    assert len(spoken.audio) == 600 * taps["duration"].sum() == 300 * taps["f0"].shape[1]

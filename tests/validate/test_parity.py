@@ -12,10 +12,11 @@ import pytest
 from graphs import graph
 
 from jtts_export.exporters import kokoro
+from jtts_export.runtime.taps import OnnxRunner
 from jtts_export.surgery import set_constant
 from jtts_export.validate.audio import snr_db
 from jtts_export.validate.parity import Parity, Stage, compare, reference_taps
-from jtts_export.validate.runner import Case, OnnxRunner
+from jtts_export.validate.runner import Case
 from jtts_export.validate.spread import Spread, measure_spread
 
 STAGES = ("frames", "f0", "n", "decoder")

@@ -13,8 +13,8 @@ from graphs import graph, normal, run
 
 from jtts_export.exporters import kokoro
 from jtts_export.runtime.session import session
+from jtts_export.runtime.taps import OnnxRunner, cut
 from jtts_export.validate.audio import snr_db
-from jtts_export.validate.runner import OnnxRunner, cut
 
 TAPS = kokoro.PARITY.taps
 # onnxruntime fuses and orders sums by the graph it is given; the decoder alone, from what is given, does no more.
