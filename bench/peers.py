@@ -25,11 +25,12 @@ def quantize_dynamic(graph: Path, out: Path) -> None:
 
 def authors_eager(loaded: Loaded) -> Callable[[dict[str, np.ndarray]], torch.Tensor]:
     """kokoro 0.9.4's KModel on the same weights, as users run it today."""
-    spec = find_spec("kokoro")
-    assert spec is not None and spec.origin is not None, "make setup installs kokoro"
-    package = types.ModuleType("kokoro")  # without its __init__, which imports spaCy
-    package.__path__ = [str(Path(spec.origin).parent)]
-    sys.modules.setdefault("kokoro", package)
+    if "kokoro" not in sys.modules:
+        spec = find_spec("kokoro")
+        assert spec is not None and spec.origin is not None, "make setup installs kokoro"
+        package = types.ModuleType("kokoro")  # without its __init__, which imports spaCy
+        package.__path__ = [str(Path(spec.origin).parent)]
+        sys.modules["kokoro"] = package
     from kokoro.model import KModel
 
     state: dict[str, dict[str, torch.Tensor]] = {}

@@ -12,6 +12,7 @@ import click
 
 from . import __version__
 from .errors import JttsError
+from .exporters.graph import DEFAULT_OPSET, OPSETS
 
 EPILOG = """\b
 Exit codes: 0 passed; 1 a bug (the traceback is in a log file); 2 usage;
@@ -53,7 +54,9 @@ def _as_json(command: Any) -> Any:
     show_default=True,
     help="Where the release goes.",
 )
-@click.option("--opset", type=click.IntRange(17, 20), default=17, show_default=True, help="ONNX operator set.")
+@click.option(
+    "--opset", type=click.IntRange(*OPSETS), default=DEFAULT_OPSET, show_default=True, help="ONNX operator set."
+)
 @click.option(
     "--cache",
     type=click.Path(path_type=Path),

@@ -6,39 +6,42 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from rich import progress
 from rich.console import Console
 
 
 class Progress:
     """Reports stages with elapsed time, and steps within them."""
 
-    def __init__(self, quiet: bool = False) -> None:
-        self.console = Console(stderr=True, quiet=quiet, highlight=False)
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        columns = progress.SpinnerColumn(), progress.TextColumn("{task.description}"), progress.TimeElapsedColumn()
+        self._live = progress.Progress(*columns, console=self.console, transient=True)
         self._stage = ""
-        self._status = None if not self.console.is_terminal else self.console.status("")
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Show a stage while it runs, and how long it took; a failed one is shown as stopped."""
         start = time.perf_counter()
         self._stage = name
-        self.step("")
-        if self._status:
-            self._status.start()
+        task = self._live.add_task(name)
         outcome = "stopped"
+        if self.console.is_terminal:
+            self._live.start()
         try:
             yield
             outcome = "done"
         finally:
-            if self._status:
-                self._status.stop()
+            self._live.remove_task(task)
+            self._live.stop()
             self.console.print(f"{name:<16} {outcome:<8} {time.perf_counter() - start:6.1f} s")
 
     def step(self, text: str) -> None:
         """What the present stage is doing."""
-        if self._status:
-            self._status.update(f"{self._stage}  [dim]{text}")
-        elif text:
+        if self.console.is_terminal:
+            for task in self._live.task_ids:
+                self._live.update(task, description=f"{self._stage}  [dim]{text}")
+        else:
             self.console.print(f"  {self._stage}: {text}")
 
     def cached(self, name: str) -> None:

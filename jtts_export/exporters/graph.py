@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
+
+OPSETS = (17, 20)  # LayerNormalization came with 17; torch's tracing exporter ends at 20
+DEFAULT_OPSET = 17
 
 Axes = Mapping[int, str]  # dynamic axis -> symbol
 

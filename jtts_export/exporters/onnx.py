@@ -17,10 +17,8 @@ from torch import Tensor, nn
 import jtts_export
 from jtts_export.optimize import tidy
 
-from .graph import Graph
+from .graph import DEFAULT_OPSET, Graph
 
-OPSETS = range(17, 21)  # LayerNormalization came with 17; torch's tracing exporter ends at 20
-DEFAULT_OPSET = 17
 _LSTM_WEIGHTS = {1: "W", 2: "R", 3: "B"}
 
 
