@@ -11,8 +11,8 @@ import onnx_ir as ir
 from kokoro_files import tiny_config
 
 from jtts_export.exporters import kokoro
+from jtts_export.exporters.graph import DEFAULT_OPSET
 from jtts_export.exporters.model import Loaded
-from jtts_export.exporters.onnx import DEFAULT_OPSET
 from jtts_export.models.kokoro.config import KokoroConfig
 from jtts_export.models.kokoro.random import random_model, random_voices
 from jtts_export.optimize import optimize

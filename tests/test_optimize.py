@@ -14,7 +14,8 @@ from graphs import graph, normal, ops, run
 
 from jtts_export import optimize as rewrites
 from jtts_export.exporters import kokoro
-from jtts_export.exporters.onnx import DEFAULT_OPSET, OPSETS, save
+from jtts_export.exporters.graph import DEFAULT_OPSET, OPSETS
+from jtts_export.exporters.onnx import save
 from jtts_export.optimize import optimize, tidy
 from jtts_export.runtime.session import session
 from jtts_export.runtime.taps import OnnxRunner
