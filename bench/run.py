@@ -6,13 +6,13 @@ Every ratio comes from contenders that take turns within one run; figures are me
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,7 @@ from jtts_export.validate.speed import Timings, interleave
 ROOT = Path(__file__).parents[1]
 REPORT = ROOT / "docs/benchmarks.md"
 THREADS = 2
+POLL_S = 0.002
 SEEDS = (0, 1, 2)
 PROFILE = load_profile("cpu")
 
@@ -270,9 +271,14 @@ def _timed(arguments: Sequence[str]) -> tuple[float, float]:
     """Wall seconds and the process's peak resident memory in MB."""
     start = time.perf_counter()
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0, f"{arguments} ended with status {status}"
-    return time.perf_counter() - start, usage.ru_maxrss * 1024 / 1e6
+    peak_kib = 0
+    while process.poll() is None:  # not from wait4: its maximum outlives exec, and so counts this process
+        with suppress(OSError, StopIteration):
+            lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+            peak_kib = max(peak_kib, int(next(x for x in lines if x.startswith("VmHWM")).split()[1]))
+        time.sleep(POLL_S)
+    assert process.returncode == 0, f"{arguments} ended with status {process.returncode}"
+    return time.perf_counter() - start, peak_kib * 1024 / 1e6
 
 
 def equivalence(_: Path, __: int) -> list[str]:

@@ -54,14 +54,13 @@ PARITY = Parity(
 
 # Where int8 arithmetic pays: the convolutions of the decoder and generator, nine tenths of the time. The
 # first of the last noise branch stay in float: whatever they add passes through every block behind them, and
-# on random weights these three of 58 make half of the error. What predicts durations and F0 is
+# on random weights these four of 58 make half of the error. What predicts durations and F0 is
 # small, and its errors are amplified: fp16. What reaches the audio only through text features or before the
 # blocks' norms takes 4 bits. The rest needs to be small, and no more.
 _GENERATOR = "decoder.generator"
 INT8 = Recipe(
     rules=(
-        Rule(pattern=f"{_GENERATOR}.noise_res.1.convs[12].0.weight", scheme=StoredFp16()),
-        Rule(pattern=f"{_GENERATOR}.noise_res.1.convs1.1.weight", scheme=StoredFp16()),
+        Rule(pattern=f"{_GENERATOR}.noise_res.1.convs[12].[01].weight", scheme=StoredFp16()),
         Rule(pattern=f"{_GENERATOR}.noise_convs.*", scheme=StoredFp16()),
         Rule(pattern=f"{_GENERATOR}.conv_post.*", scheme=StoredFp16()),
         Rule(pattern=f"{_GENERATOR}.resblocks.*.convs[12].?.weight", scheme=StaticConv()),
