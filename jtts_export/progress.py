@@ -33,7 +33,8 @@ class Progress:
             outcome = "done"
         finally:
             self._live.remove_task(task)
-            self._live.stop()
+            if self.console.is_terminal:
+                self._live.stop()
             self.console.print(f"{name:<16} {outcome:<8} {time.perf_counter() - start:6.1f} s")
 
     def step(self, text: str) -> None:
