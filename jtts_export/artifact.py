@@ -25,7 +25,7 @@ from .models.source import sha256_file
 from .store import clean_dead, files_under, writing
 from .validate.gates import FAIL, PASS
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST, VALIDATION = "manifest.json", "validation.json"
 
 
@@ -173,9 +173,11 @@ def is_current(release: Path, validation: str) -> bool:
 
 def _check_measured(folder: Path) -> None:
     validation = json.loads((folder / VALIDATION).read_text(encoding="utf-8"))
+    there = {path.relative_to(folder).as_posix() for path in files_under(folder)}
     for variant in validation["variants"].values():
-        if sha256_file(folder / variant["file"]) != variant["sha256"]:
-            raise GateFailed(f"{variant['file']} is not the file that was measured; build again with --force")
+        for name, sha256 in variant["files"].items():
+            if name not in there or sha256_file(folder / name) != sha256:
+                raise GateFailed(f"{name} is not the file that was measured; build again with --force")
 
 
 def machine() -> dict[str, Any]:

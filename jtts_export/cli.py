@@ -26,6 +26,7 @@ def cli() -> None:
 
     \b
     jtts-export kokoro --int8                        from the hub, to ./release/kokoro
+    jtts-export speecht5 --int8                      the same for SpeechT5, with its vocoder
     jtts-export kokoro --int8 --checkpoint FOLDER    from the authors' files
     jtts-export say release/kokoro "Hello there." -o hello.wav
     """
@@ -35,38 +36,55 @@ def _as_json(command: Any) -> Any:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object to stdout.")(command)
 
 
-@cli.command(epilog="\b\nExample: jtts-export kokoro --int8 --checkpoint random:0 --out release")
-@click.option(
-    "--int8", is_flag=True, help="Also an int8 variant: refused unless smaller, faster, and the same speech."
-)
-@click.option("--fp16", is_flag=True, help="Also a variant with weights stored as fp16.")
-@click.option(
-    "--profile", default="cpu", show_default=True, help="Target and gates: a built-in name or a .toml file."
-)
-@click.option(
-    "--checkpoint",
-    help="hub:ORG/REPO[@REVISION], a local folder, or random:SEED.  [default: the official one]",
-)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("release"),
-    show_default=True,
-    help="Where the release goes.",
-)
-@click.option(
-    "--opset", type=click.IntRange(*OPSETS), default=DEFAULT_OPSET, show_default=True, help="ONNX operator set."
-)
-@click.option(
-    "--cache",
-    type=click.Path(path_type=Path),
-    help="Where stage results are kept.  [default: the user's cache]",
-)
-@click.option("--force", is_flag=True, help="Run every stage again.")
-@_as_json
-def kokoro(**options: Any) -> None:
-    """Export Kokoro: checkpoint to verified release, with every stage cached."""
-    _build("kokoro", **options)
+def _export(name: str, summary: str) -> None:
+    """Add the command that exports one model."""
+    options = [
+        click.option(
+            "--int8", is_flag=True, help="Also an int8 variant: refused unless smaller, faster, and the same speech."
+        ),
+        click.option("--fp16", is_flag=True, help="Also a variant with weights stored as fp16."),
+        click.option(
+            "--profile", default="cpu", show_default=True, help="Target and gates: a built-in name or a .toml file."
+        ),
+        click.option(
+            "--checkpoint",
+            help="hub:ORG/REPO[@REVISION], a local folder, or random:SEED.  [default: the official one]",
+        ),
+        click.option(
+            "--out",
+            type=click.Path(path_type=Path),
+            default=Path("release"),
+            show_default=True,
+            help="Where the release goes.",
+        ),
+        click.option(
+            "--opset",
+            type=click.IntRange(*OPSETS),
+            default=DEFAULT_OPSET,
+            show_default=True,
+            help="ONNX operator set.",
+        ),
+        click.option(
+            "--cache",
+            type=click.Path(path_type=Path),
+            help="Where stage results are kept.  [default: the user's cache]",
+        ),
+        click.option("--force", is_flag=True, help="Run every stage again."),
+        _as_json,
+    ]
+
+    def command(**given: Any) -> None:
+        _build(name, **given)
+
+    command.__doc__ = f"{summary}: checkpoint to verified release, with every stage cached."
+    for option in reversed(options):
+        command = option(command)
+    example = f"jtts-export {name} --int8 --checkpoint random:0 --out release"
+    cli.command(name=name, epilog=f"\b\nExample: {example}")(command)
+
+
+_export("kokoro", "Export Kokoro")
+_export("speecht5", "Export SpeechT5 and its HiFi-GAN vocoder")
 
 
 def _build(
@@ -174,10 +192,10 @@ def inspect(release: Path, as_json: bool) -> None:
 @click.argument("text", required=False, default="")
 @click.option("--output", "-o", type=click.Path(path_type=Path), default=Path("speech.wav"), show_default=True)
 @click.option("--variant", type=click.Choice(["int8", "fp16", "fp32"]), help="[default: the smallest there is]")
-@click.option("--voice", default="", help="[default: the first one]")
-@click.option("--speed", type=float, default=1.0, show_default=True, help="2 is twice as fast.")
-@click.option("--language", default="en-us", show_default=True, help="Language of the text, as espeak-ng names it.")
-@click.option("--phonemes", default="", help="Phonemes instead of a text; needs no phonemizer.")
+@click.option("--voice", help="A voice or speaker of the release, or a speaker's x-vector file.  [default: the first]")
+@click.option("--speed", type=float, help="2 is twice as fast (Kokoro).  [default: 1]")
+@click.option("--language", help="Language of the text, as espeak-ng names it (Kokoro).  [default: en-us]")
+@click.option("--phonemes", help="Phonemes instead of a text; needs no phonemizer (Kokoro).")
 @_as_json
 def say(release: Path, text: str, output: Path, variant: str | None, as_json: bool, **request: Any) -> None:
     """Speak TEXT with a release and write a WAV file."""

@@ -47,7 +47,8 @@ class Outcome:
 def build(job: Job, progress: Progress) -> Outcome:
     """Take a job through every stage. Raises the errors of errors.py."""
     artifact.prepare(job.out, job.model)
-    source = locate(job.checkpoint, MODELS[job.model].files)
+    info = MODELS[job.model]
+    source = locate(job.checkpoint, info.files, info.companions)
     store = Store(job.cache)
     stages = Stages(job.model, source, job.profile, job.opset, progress.step)
 

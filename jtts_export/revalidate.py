@@ -11,6 +11,7 @@ from .models import MODELS
 from .models.source import locate
 from .profiles.schema import Profile, load_profile
 from .progress import Progress
+from .runtime.names import released
 
 
 def revalidate(release: Path, profile: str | None, checkpoint: str | None, progress: Progress) -> dict[str, Any]:
@@ -24,7 +25,7 @@ def revalidate(release: Path, profile: str | None, checkpoint: str | None, progr
     if info is None:
         raise CheckpointError(f"{release} is a release of {manifest.model}, which this version does not know")
     wanted = Profile.model_validate(manifest.profile) if profile is None else load_profile(profile)
-    source = locate(checkpoint or _recorded(manifest), info.files)
+    source = locate(checkpoint or _recorded(manifest), info.files, info.companions)
     if source.sha256 != manifest.checkpoint["sha256"]:
         raise CheckpointError(f"{source.source} is not the checkpoint that {release} was made from")
 
@@ -32,7 +33,7 @@ def revalidate(release: Path, profile: str | None, checkpoint: str | None, progr
     from .validate.measure import spread_of, validate
 
     model = info.load()
-    files = {variant: release / made["file"] for variant, made in manifest.variants.items()}
+    files = {variant: released(release, (*model.graphs, *model.derived), variant) for variant in manifest.variants}
     with progress.stage("spread"):
         loaded = model.load(source)
         spread = spread_of(model, loaded, wanted.threads)

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import time
-from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from . import artifact
 from .errors import BadInput
 from .models import MODELS
+from .runtime import engines
 from .store import writing
 
 SMALLEST_FIRST = ("int8", "fp16", "fp32")
 
 
 def say_to_file(release: Path, text: str, output: Path, variant: str | None, **request: Any) -> dict[str, Any]:
-    """Synthesize and write 16-bit WAV. `request` is what the runtime's synthesize() takes.
+    """Synthesize and write 16-bit WAV. `request` is what the runtime's synthesize() takes; None is its default.
 
-    Returns output, variant, voice, phonemes, audio_s, seconds and rtf. Checksums are verified first.
+    Returns output, variant, voice, what was spoken, audio_s, seconds and rtf. Checksums are verified first.
     """
     import numpy as np
     from scipy.io import wavfile
@@ -27,20 +28,23 @@ def say_to_file(release: Path, text: str, output: Path, variant: str | None, **r
     if manifest.model not in MODELS:
         raise BadInput(f"{release} is a release of {manifest.model}, which this version does not know")
     chosen = variant or next(v for v in SMALLEST_FIRST if v in manifest.variants)
-    runtime = import_module(f"jtts_export.runtime.{manifest.model}")
-    speaker = runtime.Kokoro.open(release, chosen)
+    runtime = engines.runtime(manifest.model)
+    given = {name: value for name, value in request.items() if value is not None}
+    if unknown := sorted(set(given) - set(signature(runtime.synthesize).parameters)):
+        raise BadInput(f"{manifest.model} takes no --{unknown[0]}")
+    speaker = runtime.open(release, chosen)
     start = time.perf_counter()
-    speech = speaker.synthesize(text, **request)
+    speech = speaker.synthesize(text, **given)
     seconds = time.perf_counter() - start
     with writing(output):
         pcm = np.round(np.clip(speech.audio, -1, 1) * 32767).astype(np.int16)
-        wavfile.write(output, runtime.SAMPLE_RATE_HZ, pcm)
-    audio_s = len(speech.audio) / runtime.SAMPLE_RATE_HZ
+        wavfile.write(output, speaker.sample_rate_hz, pcm)
+    audio_s = len(speech.audio) / speaker.sample_rate_hz
     return {
         "output": str(output),
         "variant": chosen,
-        "voice": request.get("voice") or next(iter(speaker.voices)),
-        "phonemes": speech.phonemes,
+        "voice": given.get("voice") or next(iter(speaker.voices)),
+        **{name: value for name, value in vars(speech).items() if name != "audio"},
         "audio_s": audio_s,
         "seconds": seconds,
         "rtf": seconds / audio_s,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,13 +13,17 @@ from .errors import JttsError
 from .models import MODELS
 from .models.source import Source
 from .profiles.schema import Profile
+from .runtime.names import graph_file
 from .store import check, files_under, tool_versions
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from .exporters.model import Loaded, Model
+    from .validate.parity import Metrics
     from .validate.spread import Spread
 
-GRAPH, SPREAD, RECIPE, CLIENTS = "graph.onnx", "spread.json", "recipe.json", "clients"
+GRAPHS, SPREAD, RECIPE, CLIENTS = "graphs", "spread.json", "recipe.json", "clients"
 UNCHANGED_DB = 90  # a rewrite may change rounding, and nothing else
 
 
@@ -39,52 +43,55 @@ class Stages:
         return self.model.load(self.source)
 
     def export(self, out: Path) -> None:
-        """The fp32 graph as traced, and the files that clients need beside it."""
+        """The fp32 graphs as traced, and the files that clients need beside them."""
         (out / CLIENTS).mkdir()
         self.model.client_files(out / CLIENTS, self.loaded.config, self.loaded.voices)
         self.tell("tracing")
-        self.model.export(self.loaded, out / GRAPH, self.opset)
+        self.model.export(self.loaded, out / GRAPHS, self.opset)
 
     def spread(self, out: Path) -> None:
         """How far the reference lies from itself."""
         from .validate.measure import spread_of
 
         spread = spread_of(self.model, self.loaded, self.profile.threads)
-        _write(out / SPREAD, vars(spread))
+        _write(out / SPREAD, spread.metrics)
 
     def optimize(self, exported: Path, out: Path) -> None:
         """Rewrites, and proof that they changed nothing."""
-        import onnx_ir as ir
+        from .optimize import REWRITES, optimize
 
-        from .exporters.onnx import save
-        from .optimize import optimize
-        from .runtime.taps import OnnxRunner
+        graphs = _load(exported, self.model.graphs)
+        counts = {name: optimize(graph) for name, graph in graphs.items()}
+        self._save(graphs, out)
+        same = all(not any(c[r.__name__] for r in REWRITES) and c["nodes_before"] == c["nodes_after"] for c in counts.values())
+        metrics = {} if same else self._compare(exported, out)
+        _write(out / "rewrites.json", {"counts": counts, "metrics": metrics})
+
+    def _compare(self, exported: Path, out: Path) -> Metrics:
+        """Taps before and after. Raises JttsError where they differ by more than rounding."""
         from .validate.parity import compare, reference_taps
 
-        model = ir.load(exported / GRAPH)
-        counts = optimize(model)
-        save(model, out / GRAPH)
         self.tell("comparing before and after")
+        parity, threads = self.model.parity, self.profile.threads
         config, voices = self.model.assets(exported / CLIENTS)
         cases = self.model.cases(config, voices, "search")[:1]
-        threads = self.profile.threads
-        before = reference_taps(self.model.parity, OnnxRunner(exported / GRAPH, threads), cases)
-        metrics, _ = compare(self.model.parity, before, OnnxRunner(out / GRAPH, threads), cases)
-        _write(out / "rewrites.json", {"counts": counts, "metrics": metrics})
-        if metrics["parity_decoder_snr_db"] < UNCHANGED_DB or min(metrics.values()) < 0:
+        before, after = (
+            self.model.runner(graph_paths(folder, self.model.graphs), threads, True) for folder in (exported, out)
+        )
+        metrics, _ = compare(parity, reference_taps(parity, before, cases), after, cases)
+        vital = [metrics[f"parity_{name}_snr_db"] for name in parity.fp64]
+        if min(vital) < UNCHANGED_DB or min(metrics.values()) < 0:
             raise JttsError(f"the graph rewrites changed the graph: {metrics}")
+        return metrics
 
     def quantize(self, variant: str, exported: Path, optimized: Path, spread: Path, out: Path) -> None:
         """One variant: its recipe, promoted as far as this checkpoint needs."""
-        import onnx_ir as ir
-
-        from .exporters.onnx import save
         from .quantize.build import build_variant
 
         config, voices = self.model.assets(exported / CLIENTS)
-        graph, report = build_variant(
+        graphs, report = build_variant(
             self.model,
-            ir.load(optimized / GRAPH),
+            _load(optimized, self.model.graphs),
             self.model.recipes[variant],
             config,
             voices,
@@ -93,14 +100,21 @@ class Stages:
             self.profile.threads,
             self.tell,
         )
-        save(graph, out / GRAPH)
+        self._save(graphs, out)
         _write(out / RECIPE, report)
 
+    def _save(self, graphs: Mapping[str, ir.Model], out: Path) -> None:
+        from .exporters.onnx import save
+
+        for name, graph in {**graphs, **self.model.derive(graphs)}.items():
+            save(graph, out / GRAPHS / f"{name}.onnx")
+
     def validate(self, made: Mapping[str, Path], spread: Path, out: Path) -> None:
-        """Every variant's file against the reference and its gates."""
+        """Every variant's files against the reference and its gates."""
         from .validate.measure import validate
 
-        files = {variant: folder / GRAPH for variant, folder in made.items()}
+        names = (*self.model.graphs, *self.model.derived)
+        files = {variant: graph_paths(folder, names) for variant, folder in made.items()}
         measured = validate(self.model, self.loaded, files, self.name, _spread(spread), self.profile, self.tell)
         content = {
             "schema_version": artifact.SCHEMA_VERSION,
@@ -127,7 +141,8 @@ class Stages:
         clients = exported / CLIENTS
         parts = {p.relative_to(clients).as_posix(): p for p in files_under(clients)}
         for variant, folder in made.items():
-            parts[validation["variants"][variant]["file"]] = folder / GRAPH
+            graphs = [p.relative_to(folder / GRAPHS).with_suffix("").as_posix() for p in files_under(folder / GRAPHS)]
+            parts |= {graph_file(name, variant): path for name, path in graph_paths(folder, graphs).items()}
         recipes = {v: json.loads((f / RECIPE).read_text()) for v, f in made.items() if (f / RECIPE).exists()}
         manifest = {
             "schema_version": artifact.SCHEMA_VERSION,
@@ -138,7 +153,7 @@ class Stages:
             "opset": self.opset,
             "profile": self.profile.model_dump(),
             "verdict": validation["verdict"],
-            "variants": {v: {"file": validation["variants"][v]["file"], **recipes.get(v, {})} for v in made},
+            "variants": {v: {"files": list(validation["variants"][v]["files"]), **recipes.get(v, {})} for v in made},
             "versions": tool_versions(),
             "machine": artifact.machine(),
         }
@@ -146,10 +161,21 @@ class Stages:
         return artifact.write(out, parts, texts, manifest), validation
 
 
+def graph_paths(folder: Path, names: Iterable[str]) -> dict[str, Path]:
+    """Graph -> file in the folder of a stage that made graphs."""
+    return {name: folder / GRAPHS / f"{name}.onnx" for name in names}
+
+
+def _load(folder: Path, names: Iterable[str]) -> dict[str, ir.Model]:
+    import onnx_ir as ir
+
+    return {name: ir.load(path) for name, path in graph_paths(folder, names).items()}
+
+
 def _spread(folder: Path) -> Spread:
     from .validate.spread import Spread
 
-    return Spread(**{k: float(v) for k, v in json.loads((folder / SPREAD).read_text()).items()})
+    return Spread({k: float(v) for k, v in json.loads((folder / SPREAD).read_text()).items()})
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:

@@ -33,9 +33,11 @@ def set_constant(value: ir.Value, array: np.ndarray) -> None:
     value.type = ir.TensorType(tensor.dtype)
 
 
-def insert(before: ir.Node, op: str, inputs: Sequence[ir.Value | None], name: str, **attributes: Any) -> ir.Value:
+def insert(
+    before: ir.Node, op: str, inputs: Sequence[ir.Value | None], name: str, domain: str = "", **attributes: Any
+) -> ir.Value:
     """A new single-output node ahead of `before`; `name` names node and output. Returns the output."""
-    node = ir.node(op, list(inputs), attributes or None, name=name)
+    node = ir.node(op, list(inputs), attributes or None, domain=domain, name=name)
     node.outputs[0].name = name
     assert before.graph is not None
     before.graph.insert_before(before, node)

@@ -17,7 +17,7 @@ Axes = Mapping[int, str]  # dynamic axis -> symbol
 
 @dataclass(frozen=True)
 class Graph:
-    """Declares one exported network.
+    """Declares one exported network. `name` is its path in a release, without suffix.
 
     `inputs` and `outputs` give each tensor's dynamic axes, in order. `taps` are inner tensors that keep
     their names, so that a graph can be cut there (runtime/taps.py) and judged stage by stage. `draws` are

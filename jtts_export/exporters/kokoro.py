@@ -17,6 +17,7 @@ from jtts_export.models.source import Source
 from jtts_export.quantize.schemes import Recipe, Rule, StaticConv, StoredFp16, StoredInt
 from jtts_export.runtime import kokoro as runtime_kokoro
 from jtts_export.runtime.draws import NOISE_SCALE, source_noise
+from jtts_export.runtime.taps import Graphs, OnnxRunner
 from jtts_export.validate.parity import Parity, Stage
 from jtts_export.validate.runner import Case
 
@@ -49,6 +50,7 @@ PARITY = Parity(
     exact={"durations": "duration"},
     audio="waveform",
     timing=("duration",),
+    fp64=("decoder",),
     sample_rate_hz=SAMPLE_RATE_HZ,
 )
 
@@ -102,7 +104,7 @@ def load(source: Source) -> Loaded:
     return Loaded(*checkpoint.load(source))
 
 
-def export(loaded: Loaded, path: Path, opset: int) -> None:
+def export(loaded: Loaded, folder: Path, opset: int) -> None:
     """fp32 ONNX with dynamic length, float `speed`, baked noise, and the metadata clients read."""
     cfg = loaded.module.cfg
     ids = torch.arange(EXAMPLE_TOKENS) % (cfg.n_token - 1) + 1
@@ -112,7 +114,7 @@ def export(loaded: Loaded, path: Path, opset: int) -> None:
         "speed": torch.ones(1),
     }
     metadata = graph_metadata(loaded.config, loaded.voices)
-    onnx.export(GRAPH, _Positional(loaded.module), example, path, opset, metadata)
+    onnx.export(GRAPH, _Positional(loaded.module), example, folder, opset, metadata)
 
 
 def reference(loaded: Loaded, threads: int, noise_seed: int, double: bool) -> Reference:
@@ -132,8 +134,12 @@ def cases(config: Config, voices: Voices, purpose: str) -> list[Case]:
     return [_case(config["vocab"], spoken[i], names[i * len(names) // len(spoken)], voices, i) for i in turns]
 
 
-def speaker(model: Path, config: Config, voices: Voices, threads: int) -> Callable[[], object]:
-    runtime = runtime_kokoro.Kokoro(model, config["vocab"], voices, threads)
+def runner(graphs: Graphs, threads: int, optimize: bool) -> OnnxRunner:
+    return OnnxRunner(GRAPH.name, graphs[GRAPH.name], threads, optimize)
+
+
+def speaker(files: Mapping[str, Path], config: Config, voices: Voices, threads: int) -> Callable[[], object]:
+    runtime = runtime_kokoro.Kokoro(files, config["vocab"], voices, threads)
     known = "".join(p for p in kokoro_sentences.SPOKEN if p in config["vocab"])
     return lambda: next(runtime.stream(phonemes=known or next(iter(config["vocab"]))))
 
@@ -153,10 +159,11 @@ def _case(vocab: Mapping[str, int], phonemes: str, voice: str, voices: Voices, n
 
 
 MODEL = Model(
-    graph=GRAPH.name,
+    graphs=(GRAPH.name,),
     load=load,
     export=export,
     reference=reference,
+    runner=runner,
     cases=cases,
     client_files=write_client_files,
     assets=runtime_kokoro.read_assets,

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jtts_export.models.source import Source
 from jtts_export.quantize.schemes import Recipe
+from jtts_export.runtime.taps import Graphs, PartRunner
 from jtts_export.validate.parity import Parity
 from jtts_export.validate.runner import Case, Runner
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 Config = Mapping[str, Any]
 Voices = Mapping[str, np.ndarray]
@@ -20,34 +24,45 @@ Voices = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Loaded:
-    """A checkpoint in memory: the authors' config, the PyTorch module, and its voices or speakers."""
+    """A checkpoint in memory: what clients need to know of it, the PyTorch modules, and its voices or speakers."""
 
     config: Config
     module: Any
     voices: Voices
 
 
+def derive_nothing(graphs: Mapping[str, ir.Model]) -> dict[str, ir.Model]:
+    """For models whose clients all load the same graphs."""
+    return {}
+
+
 @dataclass(frozen=True)
 class Model:
     """A family of checkpoints that can be exported. Functions, so that adding a model is one file.
 
+    graphs: names of the networks: paths in a release, without suffix.
     load: reads a checkpoint.
-    export: writes fp32 ONNX to a path, with an opset.
-    reference: the PyTorch runner, on a number of threads, with a seed of its noise, in float64 or not.
+    export: writes fp32 ONNX, `<graph>.onnx` of each, below a folder, with an opset.
+    derive: further graphs that some client needs, made of a variant's graphs.
+    reference: the PyTorch runner, on a number of threads, with a seed of its draws, in float64 or not.
+    runner: the ONNX runner, on files or graphs in memory, a number of threads, with onnxruntime's optimizer or not.
     client_files: writes what clients need beside the graphs into a folder; assets reads config and voices
     back from there.
     cases: utterances to "calibration", "search" or "validation" ends, which share none; "timed" ones, shortest
     first; a "brief" one.
-    speaker: a runtime on one graph file; calling it speaks the built-in text up to the first audio.
+    speaker: a runtime on graph files; calling it speaks the built-in text up to the first audio.
     """
 
-    graph: str
+    graphs: tuple[str, ...]
     load: Callable[[Source], Loaded]
     export: Callable[[Loaded, Path, int], None]
     reference: Callable[[Loaded, int, int, bool], Runner]
+    runner: Callable[[Graphs, int, bool], PartRunner]
     client_files: Callable[[Path, Config, Voices], object]
     assets: Callable[[Path], tuple[Config, Voices]]
     cases: Callable[[Config, Voices, str], Sequence[Case]]
-    speaker: Callable[[Path, Config, Voices, int], Callable[[], object]]
+    speaker: Callable[[Mapping[str, Path], Config, Voices, int], Callable[[], object]]
     parity: Parity
     recipes: Mapping[str, Recipe]
+    derive: Callable[[Mapping[str, ir.Model]], dict[str, ir.Model]] = derive_nothing
+    derived: tuple[str, ...] = ()

@@ -26,15 +26,17 @@ def export(
     graph: Graph,
     module: nn.Module,
     example: Mapping[str, Tensor],
-    path: Path,
+    folder: Path,
     opset: int = DEFAULT_OPSET,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Trace `module` and save it as ONNX.
+    """Trace `module` and save it as `<graph>.onnx` below a folder.
 
     module: takes the graph's inputs, then its draws, and returns its outputs, then its taps, as a tuple.
     example: a value of every input; sizes on dynamic axes are arbitrary.
     """
+    path = folder / f"{graph.name}.onnx"
+    path.parent.mkdir(parents=True, exist_ok=True)
     names = [*graph.inputs, *graph.draws]
     tensors = [*(example[n] for n in graph.inputs), *map(torch.from_numpy, graph.draws.values())]
     produced = {**graph.outputs, **graph.taps}
@@ -54,13 +56,14 @@ def export(
     _bake(model, graph)
     tidy(model)
     name_weights(model)
-    model.producer_name, model.producer_version = "jtts-export", jtts_export.__version__
     model.metadata_props.update(metadata or {})
     save(model, path)
 
 
 def save(model: ir.Model, path: Path) -> None:
     """Write in one file, checked."""
+    model.producer_name, model.producer_version = "jtts-export", jtts_export.__version__
+    path.parent.mkdir(parents=True, exist_ok=True)
     proto = ir.to_proto(model)
     # An initializer says its own type and shape; saying it twice breaks tools that reshape weights.
     stored = {tensor.name for tensor in proto.graph.initializer}

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from .source import Companion
+
 if TYPE_CHECKING:
     from jtts_export.exporters.model import Model
 
@@ -14,7 +16,8 @@ if TYPE_CHECKING:
 class Info:
     """A model's name on the command line, and where its checkpoints come from.
 
-    files: patterns of the files that make a checkpoint; licence: SPDX id of the default checkpoint's.
+    files: patterns of the files that make a checkpoint; licence: SPDX id of the default checkpoint's;
+    companions: files that its authors publish elsewhere.
     """
 
     name: str
@@ -22,11 +25,30 @@ class Info:
     checkpoint: str
     files: tuple[str, ...]
     licence: str
+    companions: tuple[Companion, ...] = ()
 
     def load(self) -> Model:
         """The exporter. Imports torch."""
         return import_module(f"jtts_export.exporters.{self.name}").MODEL
 
+
+# As transformers' save_pretrained names weights, in one file or in several with an index.
+_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "model-*-of-*.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "pytorch_model-*-of-*.bin",
+)
+_SPEAKERS = (
+    *("*.npy", "speaker*.bin", "speaker*.pt", "xvector*.bin", "xvector*.pt", "spkrec-xvect.zip"),
+    *(
+        f"{folder}/*{suffix}"
+        for folder in ("speakers", "speaker_embeddings", "xvectors", "voices")
+        for suffix in (".npy", ".bin", ".pt", ".zip")
+    ),
+)
 
 MODELS = {
     info.name: info
@@ -37,6 +59,37 @@ MODELS = {
             checkpoint="hub:hexgrad/Kokoro-82M",
             files=("config.json", "*.pth", "voices/*.pt", "voices/*.bin"),
             licence="Apache-2.0",
+        ),
+        Info(
+            name="speecht5",
+            title="SpeechT5 TTS + HiFi-GAN, 16 kHz",
+            checkpoint="hub:microsoft/speecht5_tts",
+            files=(
+                "config.json",
+                *_WEIGHTS,
+                "spm_char.model",
+                "tokenizer.json",
+                "tokenizer_config.json",
+                "special_tokens_map.json",
+                "added_tokens.json",
+                *_SPEAKERS,
+            ),
+            licence="MIT",
+            companions=(
+                Companion(
+                    name="vocoder",
+                    hub="microsoft/speecht5_hifigan",
+                    files=("config.json", *_WEIGHTS),
+                    folders=("speecht5_hifigan", "vocoder"),
+                ),
+                Companion(
+                    name="speakers",
+                    hub="Matthijs/cmu-arctic-xvectors",
+                    files=("spkrec-xvect.zip",),
+                    unless=_SPEAKERS,
+                    repo_type="dataset",
+                ),
+            ),
         ),
     ]
 }

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
 
 from jtts_export.errors import BadInput, CheckpointError
 
@@ -15,10 +16,28 @@ _HUB = re.compile(r"hub:(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
 
 @dataclass(frozen=True)
+class Companion:
+    """Files that authors publish apart from the checkpoint's own repository.
+
+    name: their folder in Source.files; hub: where they come from for a checkpoint of the hub that brings none;
+    folders: what a checkpoint calls them inside itself, or a local one beside itself; files: patterns;
+    unless: patterns of the checkpoint's own files that stand in for them.
+    """
+
+    name: str
+    hub: str
+    files: tuple[str, ...]
+    folders: tuple[str, ...] = ()
+    unless: tuple[str, ...] = ()
+    repo_type: str = "model"
+
+
+@dataclass(frozen=True)
 class Source:
     """A checkpoint, located and hashed but not loaded.
 
-    `files` maps names as the authors' repository has them to local paths; empty for `random:SEED`.
+    `files` maps names as the authors' repository has them to local paths, and `COMPANION/NAME` to those of a
+    companion; empty for `random:SEED`.
     """
 
     source: str
@@ -31,10 +50,11 @@ class Source:
         return {"source": self.source, "revision": self.revision, "sha256": self.sha256}
 
 
-def locate(source: str, patterns: Collection[str]) -> Source:
+def locate(source: str, patterns: Collection[str], companions: Collection[Companion] = ()) -> Source:
     """Find `source` and hash the files that match `patterns`; a hub repository is downloaded first.
 
-    Raises BadInput for a source of another form, CheckpointError where nothing is found.
+    Companions come along where they are found. Raises BadInput for a source of another form, CheckpointError
+    where nothing is found.
     """
     if source.startswith("random:"):
         seed = source.removeprefix("random:")
@@ -43,37 +63,62 @@ def locate(source: str, patterns: Collection[str]) -> Source:
         source = f"random:{int(seed)}"
         return Source(source, hashlib.sha256(source.encode()).hexdigest(), seed=int(seed))
     if source.startswith("hub:"):
-        folder, revision = _download(source, patterns)
-        return _folder(source, folder, revision, patterns)
+        match = _HUB.fullmatch(source)
+        if not match:
+            raise BadInput(f"checkpoint '{source}' is not of the form hub:ORG/REPO or hub:ORG/REPO@REVISION")
+        inside = [f"{folder}/{file}" for c in companions for folder in c.folders for file in c.files]
+        folder = _download(match["repo"], match["revision"], [*patterns, *inside])
+        files = _matching(folder, patterns)
+        for companion in companions:
+            files |= _companion(companion, files, [folder], fetch=True)
+        return Source(source, _sha256_files(files), folder.name, files=files)
     folder = Path(source).expanduser()
     if folder.is_file():
         folder = folder.parent
     if not folder.is_dir():
         raise CheckpointError(f"no checkpoint at '{source}'; a checkpoint is {SOURCES}")
-    return _folder(str(folder.resolve()), folder, None, patterns)
+    files = _matching(folder, patterns)
+    for companion in companions:
+        files |= _companion(companion, files, [folder, folder.resolve().parent])
+    return Source(str(folder.resolve()), _sha256_files(files), files=files)
 
 
-def _folder(source: str, folder: Path, revision: str | None, patterns: Collection[str]) -> Source:
+def _matching(folder: Path, patterns: Collection[str], prefix: str = "") -> dict[str, Path]:
     paths = sorted({p for pattern in patterns for p in folder.glob(pattern) if p.is_file()})
-    files = {p.relative_to(folder).as_posix(): p for p in paths}
+    return {prefix + p.relative_to(folder).as_posix(): p for p in paths}
+
+
+def _companion(
+    companion: Companion, own: Collection[str], places: Collection[Path], fetch: bool = False
+) -> dict[str, Path]:
+    """Its files from the first of its folders in `places` that holds any, else from the hub if `fetch`."""
+    if any(fnmatch(name, pattern) for name in own for pattern in companion.unless):
+        return {}
+    folders = [place / folder for place in places for folder in companion.folders]
+    for folder in folders:
+        if found := _matching(folder, companion.files, f"{companion.name}/"):
+            return found
+    if not fetch:
+        return {}
+    folder = _download(companion.hub, None, companion.files, companion.repo_type)
+    return _matching(folder, companion.files, f"{companion.name}/")
+
+
+def _sha256_files(files: Mapping[str, Path]) -> str:
     whole = hashlib.sha256()
-    for name, path in files.items():
-        whole.update(f"{name}\0{sha256_file(path)}\n".encode())
-    return Source(source, whole.hexdigest(), revision, files=files)
+    for name in sorted(files, key=PurePosixPath):
+        whole.update(f"{name}\0{sha256_file(files[name])}\n".encode())
+    return whole.hexdigest()
 
 
-def _download(source: str, patterns: Collection[str]) -> tuple[Path, str]:
-    match = _HUB.fullmatch(source)
-    if not match:
-        raise BadInput(f"checkpoint '{source}' is not of the form hub:ORG/REPO or hub:ORG/REPO@REVISION")
+def _download(repo: str, revision: str | None, patterns: Collection[str], repo_type: str = "model") -> Path:
     from huggingface_hub.errors import RepositoryNotFoundError
     from huggingface_hub.errors import RevisionNotFoundError as NoRevision
 
-    repo, revision = match["repo"], match["revision"]
     try:
         from huggingface_hub import snapshot_download  # fails where HF_ENDPOINT is no address
 
-        folder = snapshot_download(repo, revision=revision, allow_patterns=list(patterns))
+        folder = snapshot_download(repo, repo_type=repo_type, revision=revision, allow_patterns=list(patterns))
     except NoRevision as error:
         raise CheckpointError(f"the hub's {repo} has no revision '{revision}'") from error
     except RepositoryNotFoundError as error:
@@ -83,7 +128,7 @@ def _download(source: str, patterns: Collection[str]) -> tuple[Path, str]:
             f"could not download {repo} from the hub: {first_line(error)}; "
             "with a local copy, pass its folder as --checkpoint"
         ) from error
-    return Path(folder), Path(folder).name
+    return Path(folder)
 
 
 def first_line(error: BaseException) -> str:

@@ -18,8 +18,8 @@ OPERATORS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operat
 
 # Every metric that a gate can name, and what it says. validate/ measures exactly these.
 METRICS = {
-    "size_mb": "file size, 10^6 bytes",
-    "size_ratio_vs_fp32": "file size over the fp32 file's",
+    "size_mb": "size of the variant's graphs, 10^6 bytes",
+    "size_ratio_vs_fp32": "that size over fp32's",
     "rtf_warm_p50": "real-time factor, median over warm calls",
     "rtf_warm_p95": "real-time factor, 95th percentile over warm calls",
     "rtf_cold": "real-time factor of the first call in a fresh process, session creation included",
@@ -35,6 +35,17 @@ METRICS = {
     "parity_n_snr_db": "energy against the reference's, durations forced",
     "parity_decoder_snr_db": "waveform against the reference's, durations, F0, energy and source forced",
     "parity_decoder_margin_db": "decoder SNR less that of the reference's own rounding (fp32 against fp64)",
+    "stop_steps_equal_ratio": "share of utterances that end at the reference's step, free-running",
+    "parity_encoder_snr_db": "keys and values of the cross-attention against the reference's",
+    "parity_decoder_steps_snr_db": "spectrogram against the reference's, encoder and length forced",
+    "parity_mel_snr_db": "spectrogram behind the postnet against the reference's, length forced",
+    "parity_stop_snr_db": "stop probabilities against the reference's, length forced",
+    "parity_vocoder_snr_db": "waveform against the reference's, spectrogram forced",
+    "parity_waveform_snr_db": "waveform against the reference's, length forced",
+    "parity_vocoder_margin_db": "vocoder SNR less that of the reference's own rounding (fp32 against fp64)",
+    "parity_mel_margin_db": "mel SNR less that of the reference's own rounding (fp32 against fp64)",
+    "parity_mel_reseed_margin_db": "mel SNR less that of the reference against itself on another dropout mask",
+    "parity_client_snr_db": "spectrogram of the graph for transformers.js against the reference's, length forced",
     "parity_log_mel_l1": "log-mel distance of whole syntheses, durations forced, nepers",
     "parity_log_mel_ratio": "that distance over the reference's own spread: another noise draw, or fp32 against fp64",
 }

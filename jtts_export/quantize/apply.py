@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
@@ -9,8 +10,19 @@ import onnx_ir as ir
 
 from jtts_export.surgery import constant, remove_unused
 
-from . import static_conv
-from .schemes import Float32, Recipe, Scheme, StaticConv, StoredFp16, StoredInt, label
+from . import matmul, static_conv
+from .matmul import is_linear
+from .schemes import (
+    BlockMatMul,
+    DynamicMatMul,
+    Float32,
+    Recipe,
+    Scheme,
+    StaticConv,
+    StoredFp16,
+    StoredInt,
+    label,
+)
 from .weights import Weight, find_weights, fits_fp16, store_fp16, store_int
 
 Samples = Mapping[str, tuple[np.ndarray, np.ndarray]]
@@ -19,7 +31,13 @@ Samples = Mapping[str, tuple[np.ndarray, np.ndarray]]
 def fit_convs(model: ir.Model, samples: Samples) -> dict[str, static_conv.Parameters]:
     """Integer parameters of every sampled Conv. Independent of the recipe: fitted once, used by many."""
     weights = find_weights(model)
-    return {name: _fit(weights[name].node, *samples[name]) for name in samples}
+    fitted = {name: _fit(weights[name].node, *samples[name]) for name in samples}
+    for first, second in _followers({name: weights[name] for name in samples}).items():
+        relu = weights[second].node.inputs[0].producer()  # type: ignore[union-attr]
+        slope = relu.attributes.get_float("alpha", 0.01)  # type: ignore[union-attr]
+        lead = static_conv.fit_lead(fitted[second], samples[first][1], slope)
+        fitted[second] = dataclasses.replace(fitted[second], lead=lead)
+    return fitted
 
 
 def _fit(conv: ir.Node, inputs: np.ndarray, outputs: np.ndarray) -> static_conv.Parameters:
@@ -28,28 +46,46 @@ def _fit(conv: ir.Node, inputs: np.ndarray, outputs: np.ndarray) -> static_conv.
     return static_conv.fit(weight, np.zeros(len(weight)) if bias is None else bias, inputs, outputs)
 
 
+def _followers(weights: Mapping[str, Weight]) -> dict[str, str]:
+    """Convs whose output goes through a leaky ReLU into one other Conv: weight -> weight."""
+    names = {id(weight.node): name for name, weight in weights.items()}
+    found = {name: static_conv.follower(weight.node) for name, weight in weights.items()}
+    return {name: names[id(node)] for name, node in found.items() if node is not None and id(node) in names}
+
+
 def quantize(model: ir.Model, recipe: Recipe, convs: Mapping[str, static_conv.Parameters]) -> dict[str, str]:
     """Apply `recipe` to `model` in place. Returns the scheme that each weight got: the recipe's, or the nearest
     that can hold it.
     """
-    applied: dict[str, str] = {}
-    chosen = [(name, weight, recipe.scheme_of(name)) for name, weight in find_weights(model).items()]
+    weights = find_weights(model)
+    schemes = {name: _fitting(recipe.scheme_of(name), weight) for name, weight in weights.items()}
     # Convs first: they rescale the weights of the norms ahead of them, which must still be plain constants.
-    for name, weight, wanted in sorted(chosen, key=lambda c: not isinstance(c[2], StaticConv)):
-        scheme = _fitting(wanted, weight)
-        applied[name] = label(scheme)
-        if isinstance(scheme, StaticConv):
-            static_conv.apply(model, name, weight, convs[name], scheme.table_levels)
-        elif isinstance(scheme, StoredInt):
-            store_int(model, name, weight, scheme.bits)
+    static = {name: weights[name] for name, scheme in schemes.items() if isinstance(scheme, StaticConv)}
+    followers = _followers(static)
+    led = set(followers.values())
+    for name, weight in static.items():
+        p, next_one = convs[name], convs[followers[name]] if name in followers else None
+        p = p.led(next_one) if next_one else p
+        levels = schemes[name].table_levels  # type: ignore[union-attr]
+        static_conv.apply(model, name, weight, p, levels, name in led, next_one.lead if next_one else None)
+    for name, scheme in schemes.items():
+        if isinstance(scheme, StoredInt):
+            store_int(model, name, weights[name], scheme.bits)
         elif isinstance(scheme, StoredFp16):
-            store_fp16(model, name, weight)
+            store_fp16(model, name, weights[name])
+        elif isinstance(scheme, DynamicMatMul):
+            matmul.dynamic(model, name, weights[name])
+        elif isinstance(scheme, BlockMatMul):
+            matmul.blocked(model, name, weights[name], scheme.block)
     remove_unused(model)
-    return applied
+    return {name: label(scheme) for name, scheme in schemes.items()}
 
 
 def _fitting(scheme: Scheme, weight: Weight) -> Scheme:
-    """fp32 instead of fp16 for values beyond it; 8 bits instead of 4 for what cannot be packed in pairs."""
+    """fp32 instead of fp16 for values beyond it; 8 bits instead of 4 for what cannot be packed in pairs, and
+    instead of int8 products for what is no plain matrix product."""
+    if isinstance(scheme, DynamicMatMul | BlockMatMul) and not is_linear(weight):
+        return StoredInt(bits=8)
     if isinstance(scheme, StoredFp16) and not fits_fp16(weight):
         return Float32()
     if isinstance(scheme, StoredInt) and weight.array.size % 2:

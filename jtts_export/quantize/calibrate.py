@@ -29,7 +29,7 @@ def sample(
         name="sample_fraction", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([SAMPLES_PER_RUN])
     )
     graph.inputs.append(fraction)
-    last_axis = add_constant(graph, "sample_axis", np.array([2], np.int64))
+    last_axis = add_constant(graph, "sample_axis", np.array([-1], np.int64))
     convs = {n.name: n for n in graph}
     nodes = {name: convs[w.node.name] for name, w in weights.items()}
     wanted: dict[int, ir.Value] = {}
@@ -46,7 +46,7 @@ def sample(
     runs: list[Sequence[np.ndarray]] = []
     for feed in feeds:
         at = rng.random(SAMPLES_PER_RUN, dtype=np.float32)
-        runs.append([y[0] for y in session.run(names, {**feed, "sample_fraction": at})])
+        runs.append([y.reshape(y.shape[1], -1) for y in session.run(names, {**feed, "sample_fraction": at})])
     joined = {key: np.concatenate([run[i] for run in runs], axis=1) for key, i in index.items()}
     return {name: (joined[id(node.inputs[0])], joined[id(node.outputs[0])]) for name, node in nodes.items()}
 
@@ -61,4 +61,4 @@ def _at_random_times(graph: ir.Graph, value: ir.Value, fraction: ir.Value, axis:
     shape = node("Shape", [value], "shape")
     length = node("Cast", [node("Gather", [shape, axis], "length")], "float", to=ir.DataType.FLOAT)
     index = node("Cast", [node("Mul", [fraction, length], "at")], "index", to=ir.DataType.INT64)
-    return node("Gather", [value, index], "values", axis=2)
+    return node("Gather", [value, index], "values", axis=-1)

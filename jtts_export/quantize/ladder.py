@@ -15,7 +15,7 @@ import onnx
 import onnx_ir as ir
 
 from jtts_export.profiles.schema import Gate
-from jtts_export.runtime.taps import OnnxRunner, cut
+from jtts_export.runtime.taps import Graphs, PartRunner
 from jtts_export.validate.parity import Metrics, Parity, Stage, compare, reference_taps
 from jtts_export.validate.runner import Arrays, Case
 from jtts_export.validate.spread import Spread
@@ -61,11 +61,12 @@ class Climb:
 
 @dataclass
 class Ladder:
-    """What is fixed while climbing: the fp32 graph, fitted convolutions, sentences to judge by, a brief one to
+    """What is fixed while climbing: the fp32 graphs, fitted convolutions, sentences to judge by, a brief one to
     measure single weights on, gates."""
 
-    model: ir.Model
+    graphs: Mapping[str, ir.Model]
     convs: Mapping[str, Parameters]
+    runner: Callable[[Graphs, int, bool], PartRunner]
     parity: Parity
     spread: Spread
     cases: Sequence[Case]
@@ -75,9 +76,10 @@ class Ladder:
     tell: Callable[[str], None]
 
     def __post_init__(self) -> None:
-        self._proto = ir.to_proto(self.model)
-        self._expected = reference_taps(self.parity, OnnxRunner(self._proto, self.threads), self.cases)
-        self._brief = reference_taps(self.parity, OnnxRunner(self._proto, self.threads), [self.brief])[0]
+        exact = self.runner({name: ir.to_proto(graph) for name, graph in self.graphs.items()}, self.threads, True)
+        self._exact = exact
+        self._expected = reference_taps(self.parity, exact, self.cases)
+        self._brief = reference_taps(self.parity, exact, [self.brief])[0]
         self._noise: dict[str, dict[str, float]] = {s.name: {} for s in self.parity.stages}
 
     def climb(self, recipe: Recipe) -> Climb:
@@ -93,10 +95,13 @@ class Ladder:
             self.tell(f"{step.gate}: {step.measured:.3g}; promoted {len(step.promoted)} weights of {step.stage}")
 
     def _judge(self, recipe: Recipe) -> Metrics:
-        """Metrics against the fp32 graph, whose own distance from the reference is validated elsewhere."""
-        model = self.model.clone()
-        quantize(model, recipe, self.convs)
-        runner = OnnxRunner(ir.to_proto(model), self.threads)
+        """Metrics against the fp32 graphs, whose own distance from the reference is validated elsewhere."""
+        protos = {}
+        for name, graph in self.graphs.items():
+            model = graph.clone()
+            quantize(model, recipe, self.convs)
+            protos[name] = ir.to_proto(model)
+        runner = self.runner(protos, self.threads, True)
         return self.spread.relate(compare(self.parity, self._expected, runner, self.cases)[0])
 
     def _promote(self, failing: Sequence[Gate], metrics: Metrics, recipe: Recipe) -> tuple[Step | None, Recipe]:
@@ -126,26 +131,33 @@ class Ladder:
         """Noise power over signal power at the stage's tap, from each weight of it quantized alone."""
         known = self._noise[stage.name]
         forced = {name: self._brief[name] for name in stage.forced}
-        part = cut(self._proto, [*self.brief.inputs, *forced], [stage.tap])
-        taken = {i.name for i in part.graph.input}
-        feed = {k: v for k, v in {**self.brief.inputs, **forced}.items() if k in taken}
-        missing = [name for name in find_weights(ir.from_proto(part)) if name not in known]
-        for number, name in enumerate(missing, 1):
+        parts = self._exact.parts(self.brief.inputs, stage.tap, forced)
+        homes = {weight: name for name, part in parts.items() for weight in find_weights(ir.from_proto(part))}
+        missing = [weight for weight in homes if weight not in known]
+        for number, weight in enumerate(missing, 1):
             if number % TELL_EVERY == 1:
                 self.tell(f"error of each weight of {stage.name}, {number} of {len(missing)}")
-            known[name] = self._alone(part, name, recipe.scheme_of(name), stage.tap, feed, self._brief[stage.tap])
+            known[weight] = self._alone(parts, homes[weight], weight, recipe.scheme_of(weight), stage.tap, forced)
         return known
 
     def _alone(
-        self, part: onnx.ModelProto, name: str, scheme: Scheme, tap: str, feed: Arrays, expected: np.ndarray
+        self,
+        parts: Mapping[str, onnx.ModelProto],
+        home: str,
+        weight: str,
+        scheme: Scheme,
+        tap: str,
+        forced: Arrays,
     ) -> float:
         if isinstance(scheme, Float32):
             return 0.0
-        model = ir.from_proto(part)
-        quantize(model, Recipe(rules=(Rule.of_one(name, scheme),)), self.convs)
-        runner = OnnxRunner(ir.to_proto(model), self.threads, optimize=False)
-        measured = runner.taps(feed, [tap])[tap].astype(np.float64)
-        exact = expected.astype(np.float64)
+        model = ir.from_proto(parts[home])
+        quantize(model, Recipe(rules=(Rule.of_one(weight, scheme),)), self.convs)
+        runner = self.runner({**parts, home: ir.to_proto(model)}, self.threads, False)
+        measured = runner.taps(self.brief.inputs, [tap], forced)[tap].astype(np.float64)
+        exact = self._brief[tap].astype(np.float64)
+        if measured.shape != exact.shape:
+            return HOPELESS
         noise = float(((measured - exact) ** 2).sum() / max((exact**2).sum(), 1e-30))
         return noise if np.isfinite(noise) else HOPELESS
 

@@ -10,6 +10,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 
+SMALLEST_BLOCK = 32
+
+
 class _Scheme(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -23,6 +26,22 @@ class StaticConv(_Scheme):
 
     kind: Literal["static-conv"] = "static-conv"
     table_levels: int = Field(default=1024, ge=0, le=1 << 16)
+
+
+class DynamicMatMul(_Scheme):
+    """int8 arithmetic: s8 weights scaled per output, u8 activations scaled as they come, one scale a product.
+
+    The fastest on a CPU; a few outlying activations cost it its precision.
+    """
+
+    kind: Literal["dynamic-matmul"] = "dynamic-matmul"
+
+
+class BlockMatMul(_Scheme):
+    """int8 arithmetic: 8-bit weights and activations, both scaled per block of inputs (MatMulNBits)."""
+
+    kind: Literal["block-matmul"] = "block-matmul"
+    block: Literal[16, 32, 64, 128, 256] = 32
 
 
 class StoredInt(_Scheme):
@@ -44,7 +63,9 @@ class Float32(_Scheme):
     kind: Literal["float32"] = "float32"
 
 
-Scheme = Annotated[StaticConv | StoredInt | StoredFp16 | Float32, Field(discriminator="kind")]
+Scheme = Annotated[
+    StaticConv | DynamicMatMul | BlockMatMul | StoredInt | StoredFp16 | Float32, Field(discriminator="kind")
+]
 
 
 class Rule(_Scheme):
@@ -75,12 +96,16 @@ class Recipe(_Scheme):
 
 
 def label(scheme: Scheme) -> str:
-    """A scheme in a word, for reports: `static-conv`, `stored-int4`, `stored-fp16`, `float32`."""
-    return f"{scheme.kind}{scheme.bits}" if isinstance(scheme, StoredInt) else scheme.kind
+    """A scheme in a word, for reports: `static-conv`, `block-matmul32`, `stored-int4`, `float32`."""
+    detail = scheme.bits if isinstance(scheme, StoredInt) else scheme.block if isinstance(scheme, BlockMatMul) else ""
+    return f"{scheme.kind}{detail}"
 
 
 def promoted(scheme: Scheme) -> Scheme:
-    """The next more precise scheme on the ladder: 4 bits, 8 bits or int8 arithmetic, fp16 storage, fp32."""
+    """The next more precise scheme on the ladder: int8 products by block, small blocks, fp16 storage; 4 bits, 8
+    bits or int8 convolutions, fp16 storage; fp32."""
     if isinstance(scheme, StoredInt) and scheme.bits == 4:
         return StoredInt()
-    return StoredFp16() if isinstance(scheme, StaticConv | StoredInt) else Float32()
+    if isinstance(scheme, DynamicMatMul) or (isinstance(scheme, BlockMatMul) and scheme.block > SMALLEST_BLOCK):
+        return BlockMatMul(block=SMALLEST_BLOCK)
+    return Float32() if isinstance(scheme, StoredFp16 | Float32) else StoredFp16()

@@ -12,7 +12,7 @@ and takes longer than the convolution.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace as changed
 
 import numpy as np
 import onnx_ir as ir
@@ -26,6 +26,7 @@ CLIP_FACTORS = np.linspace(1.0, 0.4, 13)
 WEIGHT_CLIP_FACTORS = np.linspace(1.0, 0.7, 7)
 BALANCES = np.linspace(0.2, 1.0, 9)
 BIAS_LIMIT = 2**30  # leaves as much of an int32 accumulator to the products
+LEAD_ZEROS = (24, 48, 72, 96, 128)
 TABLE_MARGIN = 0.02  # of the range: table ends beyond which the quantized output no longer changes
 
 
@@ -35,18 +36,66 @@ class Parameters:
 
     scale: np.ndarray  # f32 [in]
     zero: int
-    weight: np.ndarray  # s8 [out, in, taps]
+    weight: np.ndarray  # s8 [out, in, *taps]
     weight_scale: np.ndarray  # f32 [out]
     bias: np.ndarray  # s32 [out], in units of weight_scale
     out_scale: np.ndarray  # f32 [out]
     out_zero: np.ndarray  # u8 [out]
+    lead: Lead | None = None
+
+    def led(self, follower: Parameters) -> Parameters:
+        """The same convolution, its output in the steps of the leaky ReLU that leads to `follower`."""
+        assert follower.lead is not None
+        out_scale = (follower.lead.gain * follower.scale).astype(np.float32)
+        ratio = self.out_scale / out_scale
+        offset = (self.bias * self.weight_scale.astype(np.float64) - self.out_zero) * ratio + follower.lead.zero
+        weight_scale = (self.weight_scale * ratio).astype(np.float32)
+        return changed(
+            self,
+            weight_scale=weight_scale,
+            bias=_whole(offset / weight_scale),
+            out_scale=out_scale,
+            out_zero=np.full(len(out_scale), follower.lead.zero, np.uint8),
+        )
+
+
+@dataclass(frozen=True)
+class Lead:
+    """What a leaky ReLU ahead of a convolution takes, where it is a table from u8 to u8: zero point, and steps
+    `gain` times those of the convolution's input, in every channel."""
+
+    gain: float
+    zero: int
+
+
+def fit_lead(p: Parameters, inputs: np.ndarray, slope: float) -> Lead:
+    """The best leaky ReLU from u8 to u8 ahead of `p`. inputs: f32 [in, samples], what the ReLU takes.
+
+    What is negative reaches the convolution `slope` times smaller: it needs few of the levels.
+    """
+    steps = inputs / p.scale[:, None]
+    wanted = np.where(steps > 0, steps, slope * steps)
+    weight = (p.weight.reshape(*p.weight.shape[:2], -1).astype(np.float32) ** 2).sum((0, 2))[:, None]
+
+    def error(lead: Lead) -> float:
+        q = np.clip(np.round(steps / lead.gain), -lead.zero, LEVELS - lead.zero) * lead.gain
+        made = np.clip(np.round(np.where(q > 0, q, slope * q)), -p.zero, LEVELS - p.zero)
+        return float((weight * (made - wanted) ** 2).sum())
+
+    tops = (LEVELS - p.zero) * CLIP_FACTORS[:6]
+    return min((Lead(float(top / (LEVELS - z)), z) for z in LEAD_ZEROS for top in tops), key=error)
+
+
+def _whole(values: np.ndarray) -> np.ndarray:
+    return np.clip(np.round(values), -(2**31) + 1, 2**31 - 1).astype(np.int32)
 
 
 def fit(weight: np.ndarray, bias: np.ndarray, inputs: np.ndarray, outputs: np.ndarray) -> Parameters:
     """Choose every scale by mean squared error over calibration samples.
 
-    weight: f32 [out, in, taps]; bias: f32 [out]; inputs: f32 [in, samples]; outputs: f32 [out, samples].
+    weight: f32 [out, in, *taps]; bias: f32 [out]; inputs: f32 [in, samples]; outputs: f32 [out, samples].
     """
+    shape, weight = weight.shape, weight.reshape(*weight.shape[:2], -1)
     zero = _common_zero(inputs)
     ideal = _input_scales(inputs, zero)
     spread = outputs.std(axis=1)
@@ -69,9 +118,9 @@ def fit(weight: np.ndarray, bias: np.ndarray, inputs: np.ndarray, outputs: np.nd
     return Parameters(
         scale=scale,
         zero=zero,
-        weight=integers.astype(np.int8),
+        weight=integers.astype(np.int8).reshape(shape),
         weight_scale=weight_scale,
-        bias=np.clip(np.round(offset / weight_scale), -(2**31) + 1, 2**31 - 1).astype(np.int32),
+        bias=_whole(offset / weight_scale),
         out_scale=out_scale,
         out_zero=out_zero,
     )
@@ -151,8 +200,14 @@ def _output_scales(outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return step, np.clip(np.round(LEVELS / 2 - middle / step), 0, LEVELS).astype(np.uint8)
 
 
-def apply(model: ir.Model, name: str, weight: Weight, p: Parameters, table_levels: int) -> None:
-    """Rewrite the weight's Conv: quantized input (through a table after a snake), Conv in Q/DQ, float output."""
+def apply(
+    model: ir.Model, name: str, weight: Weight, p: Parameters, table_levels: int, led: bool, leads: Lead | None
+) -> None:
+    """Rewrite the weight's Conv: quantized input (through a table after a snake), Conv in Q/DQ, float output.
+
+    led: the leaky ReLU ahead of the Conv takes and gives u8; leads: so does the one behind it, as it says. Its
+    Q/DQ have one scale then, and onnxruntime makes a table of it.
+    """
     graph, conv = model.graph, weight.node
     base = conv.name or name
 
@@ -161,7 +216,9 @@ def apply(model: ir.Model, name: str, weight: Weight, p: Parameters, table_level
 
     one, zero = const("one", np.float32(1)), const("zero", np.uint8(p.zero))
     norm = _snake_norm(conv) if table_levels else None
-    if norm is not None:
+    if led:
+        quantized = insert(conv, "QuantizeLinear", [conv.inputs[0], one, zero], f"{base}/quantize")
+    elif norm is not None:
         quantized = _tabulate(conv, norm, p, table_levels)
     else:
         zeros = const("in_zero", np.full(len(p.scale), p.zero, np.uint8))
@@ -174,9 +231,22 @@ def apply(model: ir.Model, name: str, weight: Weight, p: Parameters, table_level
     attributes = {k: v.value for k, v in conv.attributes.items()}
     y = insert(conv, "Conv", [x, w, b], f"{base}/int8", **attributes)
     q = insert(conv, "QuantizeLinear", [y, one, const("q_zero", np.uint8(0))], f"{base}/q")
-    scales, zeros = const("out_scale", p.out_scale), const("out_zero", p.out_zero)
-    out = insert(conv, "DequantizeLinear", [q, scales, zeros], f"{base}/dequantize", axis=1)
+    if leads:
+        gain, middle = const("out_gain", np.float32(leads.gain)), const("out_zero", np.uint8(leads.zero))
+        out = insert(conv, "DequantizeLinear", [q, gain, middle], f"{base}/dequantize")
+    else:
+        scales, zeros = const("out_scale", p.out_scale), const("out_zero", p.out_zero)
+        out = insert(conv, "DequantizeLinear", [q, scales, zeros], f"{base}/dequantize", axis=1)
     replace(conv.outputs[0], out)
+
+
+def follower(conv: ir.Node) -> ir.Node | None:
+    """The Conv that takes this one's output through a leaky ReLU, and nothing else does."""
+    relu = only_user(conv.outputs[0])
+    if relu is None or relu.op_type != "LeakyRelu":
+        return None
+    user = only_user(relu.outputs[0])
+    return user if user is not None and user.op_type == "Conv" and user.inputs[0] is relu.outputs[0] else None
 
 
 def _snake_norm(conv: ir.Node) -> ir.Node | None:

@@ -17,3 +17,8 @@ def source_noise(seed: int = 0) -> np.ndarray:
     """
     draw = np.random.default_rng(seed).standard_normal((NOISE_PERIOD, NOISE_HARMONICS))
     return np.clip(np.round(draw / NOISE_SCALE), -127, 127).astype(np.int8)
+
+
+def prenet_mask(steps: int, layers: int, units: int, keep: float, seed: int = 0) -> np.ndarray:
+    """Dropout of SpeechT5's decoder prenet, which is never off: u8 [steps, layers, units], 1 keeps a unit."""
+    return (np.random.default_rng(seed).random((steps, layers, units)) < keep).astype(np.uint8)

@@ -17,10 +17,11 @@ import numpy as np
 from jtts_export.errors import BadInput, OutsideError
 
 from . import frontend
-from .names import VARIANT_SUFFIX, graph_file
+from .names import released
 from .session import session
 
-GRAPH = "model"
+GRAPH = "onnx/model"
+GRAPHS = (GRAPH,)
 SAMPLE_RATE_HZ = 24_000
 BOUNDARY_TOKEN = 0
 SPEEDS = (0.1, 10.0)  # beyond, a few words take gigabytes, or every sound is cut to one frame
@@ -34,25 +35,38 @@ class Speech:
     phonemes: str
 
 
+class Engine:
+    """The graph alone: inputs as it declares them, audio out."""
+
+    def __init__(self, files: Mapping[str, Path], threads: int = 0) -> None:
+        self._session = session(files[GRAPH], threads)
+
+    def speak(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """float32 [samples]."""
+        (waveform,) = self._session.run(["waveform"], dict(inputs))
+        return waveform[0]
+
+
 class Kokoro:
     """One graph, its vocabulary and its voices. Loading takes a second; keep and reuse the object."""
 
+    sample_rate_hz = SAMPLE_RATE_HZ
+
     def __init__(
-        self, model: Path, vocab: Mapping[str, int], voices: Mapping[str, np.ndarray], threads: int = 0
+        self, files: Mapping[str, Path], vocab: Mapping[str, int], voices: Mapping[str, np.ndarray], threads: int = 0
     ) -> None:
         """voices: name -> float32 [rows, 1, style]; row i styles an utterance of i + 1 tokens."""
         self.vocab, self.voices = vocab, voices
         self.max_tokens = min(len(v) for v in voices.values())
-        self._model, self._threads = model, threads
-        self._session = session(model, threads)
+        self._files, self._threads = files, threads
+        self._engine = Engine(files, threads)
 
     @classmethod
     def open(cls, release: Path, variant: str = "int8", threads: int = 0) -> Kokoro:
         """A variant of a release folder. Raises OutsideError where it has none."""
-        if variant not in VARIANT_SUFFIX or not (release / graph_file(GRAPH, variant)).is_file():
-            raise OutsideError(f"{release} has no {variant} variant")
+        files = released(release, GRAPHS, variant)
         config, voices = read_assets(release)
-        return cls(release / graph_file(GRAPH, variant), config["vocab"], voices, threads)
+        return cls(files, config["vocab"], voices, threads)
 
     def synthesize(
         self,
@@ -104,7 +118,7 @@ class Kokoro:
         """
         from .taps import OnnxRunner
 
-        return OnnxRunner(self._model, self._threads).taps(self.feeds(phonemes, voice, speed), wanted)
+        return OnnxRunner(GRAPH, self._files[GRAPH], self._threads).taps(self.feeds(phonemes, voice, speed), wanted)
 
     def style(self, voice: str, tokens: int) -> np.ndarray:
         """A voice's style for a number of tokens, float32 [1, style]."""
@@ -135,8 +149,10 @@ class Kokoro:
         return frontend.phonemize(text, language)
 
     def _speak(self, phonemes: str, voice: str, speed: float, strict: bool) -> np.ndarray:
-        (waveform,) = self._session.run(["waveform"], self.feeds(phonemes, voice, speed, strict))
-        return waveform[0]
+        return self._engine.speak(self.feeds(phonemes, voice, speed, strict))
+
+
+Runtime = Kokoro
 
 
 def read_assets(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import onnx
@@ -15,20 +15,34 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
 Arrays = Mapping[str, np.ndarray]
+Graphs = Mapping[str, Path | onnx.ModelProto]
+
+
+class PartRunner(Protocol):
+    """A runner of several graphs, that can say which parts of them a tap needs."""
+
+    def taps(self, inputs: Arrays, wanted: Sequence[str], forced: Arrays | None = None) -> dict[str, np.ndarray]:
+        """The tensors named in `wanted`, of one synthesis; a tap in `forced` takes the value given."""
+        ...
+
+    def parts(self, inputs: Iterable[str], wanted: str, forced: Iterable[str]) -> dict[str, onnx.ModelProto]:
+        """Graph -> the least of it that leads from `inputs` and `forced` to `wanted`."""
+        ...
 
 
 class OnnxRunner:
     """Cuts a graph at its taps. What is run is derived from the file's own bytes, whatever wrote them."""
 
-    def __init__(self, model: Path | onnx.ModelProto, threads: int, optimize: bool = True) -> None:
+    def __init__(self, name: str, model: Path | onnx.ModelProto, threads: int, optimize: bool = True) -> None:
         """optimize: let onnxruntime optimize each part; without it a part loads faster and runs slower."""
-        self._model = onnx.load(model) if isinstance(model, Path) else model
+        self._name, self._model = name, loaded(model)
         self._threads, self._optimize = threads, optimize
         # The last part alone is kept loaded: each holds its weights and the memory of its largest activations.
         self._part: tuple[object, ort.InferenceSession] | None = None
 
     def taps(self, inputs: Arrays, wanted: Sequence[str], forced: Arrays | None = None) -> dict[str, np.ndarray]:
-        forced = forced or {}
+        forced, takes = forced or {}, {i.name for i in self._model.graph.input}
+        inputs = {name: value for name, value in inputs.items() if name in takes}
         key = (tuple(sorted(forced)), tuple(wanted))
         if self._part is None or self._part[0] != key:
             self._part = None
@@ -38,6 +52,14 @@ class OnnxRunner:
         takes = {i.name for i in [*running.get_inputs(), *running.get_overridable_initializers()]}
         feed = {k: v for k, v in {**inputs, **forced}.items() if k in takes}
         return dict(zip(wanted, running.run(list(wanted), feed), strict=True))
+
+    def parts(self, inputs: Iterable[str], wanted: str, forced: Iterable[str]) -> dict[str, onnx.ModelProto]:
+        return {self._name: cut(self._model, [*inputs, *forced], [wanted])}
+
+
+def loaded(model: Path | onnx.ModelProto) -> onnx.ModelProto:
+    """A graph in memory."""
+    return onnx.load(model) if isinstance(model, Path) else model
 
 
 def cut(model: onnx.ModelProto, inputs: Iterable[str], outputs: Sequence[str]) -> onnx.ModelProto:

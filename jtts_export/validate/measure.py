@@ -12,9 +12,8 @@ import numpy as np
 from jtts_export.exporters.model import Loaded, Model
 from jtts_export.models.source import sha256_file
 from jtts_export.profiles.schema import Profile
+from jtts_export.runtime.engines import engine
 from jtts_export.runtime.names import graph_file
-from jtts_export.runtime.session import session
-from jtts_export.runtime.taps import OnnxRunner
 
 from .gates import FAIL, PASS, judge
 from .parity import compare, reference_taps
@@ -29,6 +28,7 @@ OTHER_NOISE_SEED = 1
 REFERENCE = "reference"
 
 Tell = Callable[[str], None]
+Files = Mapping[str, Path]  # graph -> file
 
 
 def spread_of(model: Model, loaded: Loaded, threads: int) -> Spread:
@@ -43,61 +43,58 @@ def spread_of(model: Model, loaded: Loaded, threads: int) -> Spread:
 def validate(
     model: Model,
     loaded: Loaded,
-    files: Mapping[str, Path],
+    files: Mapping[str, Files],
     name: str,
     spread: Spread,
     profile: Profile,
     tell: Tell,
 ) -> dict:
-    """Measure each variant's file against the reference and against fp32, and judge it.
+    """Measure each variant's files against the reference and against fp32, and judge it.
 
-    files: variant -> graph file; must hold fp32. name: the model's, under which the profile has its gates.
+    files: variant -> graph -> file; must hold fp32. name: the model's, under which the profile has its gates.
     Returns the content of validation.json.
     """
     threads = profile.threads
-    hashes = {variant: sha256_file(path) for variant, path in files.items()}
+    hashes = {v: {graph_file(g, v): sha256_file(path) for g, path in graphs.items()} for v, graphs in files.items()}
     cases = model.cases(loaded.config, loaded.voices, "validation")
-    reference = model.reference(loaded, threads, 0, False)
+    reference, parity = model.reference(loaded, threads, 0, False), model.parity.whole
     tell("reference")
-    expected = reference_taps(model.parity, reference, cases)
+    expected = reference_taps(parity, reference, cases)
     variants: dict[str, dict] = {}
-    for variant, path in files.items():
+    for variant, graphs in files.items():
         tell(f"parity of {variant}")
-        metrics, rows = compare(model.parity, expected, OnnxRunner(path, threads), cases)
+        metrics, rows = compare(parity, expected, model.runner(graphs, threads, True), cases)
         variants[variant] = {"metrics": spread.relate(metrics), "rows": rows}
-    for variant, measured in _resources(model, loaded, files, threads, tell).items():
-        variants[variant]["metrics"] |= measured
     timed = model.cases(loaded.config, loaded.voices, "timed")
-    for variant, measured in _speeds(model, loaded, files, timed, threads, tell).items():
+    for variant, measured in _resources(name, model.parity.sample_rate_hz, files, [timed[0], *cases, timed[-1]], threads, tell).items():
+        variants[variant]["metrics"] |= measured
+    for variant, measured in _speeds(name, model, loaded, files, timed, threads, tell).items():
         variants[variant]["metrics"] |= measured["metrics"]
         variants[variant]["timings"] = measured["timings"]
     for variant in files:
-        variants[variant] |= {"file": graph_file(model.graph, variant), "sha256": hashes[variant]}
+        variants[variant]["files"] = hashes[variant]
         variants[variant] |= judge(profile.gates_for(name, variant), variants[variant]["metrics"])
     passed = all(v["verdict"] == PASS for v in variants.values())
     return {"verdict": PASS if passed else FAIL, "variants": variants}
 
 
 def _resources(
-    model: Model, loaded: Loaded, files: Mapping[str, Path], threads: int, tell: Tell
+    name: str, rate_hz: int, files: Mapping[str, Files], utterances: Sequence[Case], threads: int, tell: Tell
 ) -> dict[str, dict[str, float]]:
     """Sizes, and cold times and memory, each in a process of its own."""
-    fp32_bytes = files["fp32"].stat().st_size
-    timed = model.cases(loaded.config, loaded.voices, "timed")
-    utterances = [timed[0], *model.cases(loaded.config, loaded.voices, "validation"), timed[-1]]
-    seconds = _audio_seconds(model, files["fp32"], timed[:1], threads)[0]
+    sizes = {variant: sum(p.stat().st_size for p in graphs.values()) for variant, graphs in files.items()}
     measured = {}
     with tempfile.TemporaryDirectory() as folder:
         fed = Path(folder) / "cases.npz"
         np.savez(fed, **{f"{i}/{k}": v for i, c in enumerate(utterances) for k, v in c.inputs.items()})  # type: ignore[arg-type]
-        for variant, path in files.items():
+        for variant, graphs in files.items():
             tell(f"cold start of {variant}")
-            cold = probe(path, fed, threads)
+            cold = probe(name, graphs, fed, threads)
             measured[variant] = {
-                "size_mb": path.stat().st_size / 1e6,
-                "size_ratio_vs_fp32": path.stat().st_size / fp32_bytes,
+                "size_mb": sizes[variant] / 1e6,
+                "size_ratio_vs_fp32": sizes[variant] / sizes["fp32"],
                 "load_ms": cold["load_ms"],
-                "rtf_cold": cold["first_ms"] / 1e3 / seconds,
+                "rtf_cold": cold["first_ms"] / 1e3 / (cold["first_samples"] / rate_hz),
                 "ttfa_cold_ms": cold["first_ms"],
                 "rss_peak_mb": cold["rss_peak_mb"],
             }
@@ -105,7 +102,13 @@ def _resources(
 
 
 def _speeds(
-    model: Model, loaded: Loaded, files: Mapping[str, Path], timed: Sequence[Case], threads: int, tell: Tell
+    name: str,
+    model: Model,
+    loaded: Loaded,
+    files: Mapping[str, Files],
+    timed: Sequence[Case],
+    threads: int,
+    tell: Tell,
 ) -> dict[str, dict]:
     """Warm times: PyTorch eager and every variant by turns, in this process."""
     reference = model.reference(loaded, threads, 0, False)
@@ -113,14 +116,14 @@ def _speeds(
     calls: dict[str, list[Callable[[], object]]] = {
         REFERENCE: [lambda c=c: reference.taps(c.inputs, [audio]) for c in timed]  # type: ignore[misc]
     }
-    for variant, path in files.items():
-        opened = session(path, threads)
-        calls[variant] = [lambda s=opened, c=c: s.run([audio], dict(c.inputs)) for c in timed]  # type: ignore[misc]
+    engines = {variant: engine(name, graphs, threads) for variant, graphs in files.items()}
+    for variant, opened in engines.items():
+        calls[variant] = [lambda e=opened, c=c: e.speak(c.inputs) for c in timed]  # type: ignore[misc]
     done = iter(range(ROUNDS + 1))
-    seconds = _audio_seconds(model, files["fp32"], timed, threads)
+    seconds = [len(engines["fp32"].speak(c.inputs)) / model.parity.sample_rate_hz for c in timed]
     timings = interleave(calls, seconds, ROUNDS, lambda: tell(f"speed, round {next(done)} of {ROUNDS}"))
-    del calls
-    first = {variant: _first_audio(model, loaded, path, threads) for variant, path in files.items()}
+    del calls, engines
+    first = {variant: _first_audio(model, loaded, graphs, threads) for variant, graphs in files.items()}
     return {
         variant: {
             "metrics": {
@@ -149,9 +152,9 @@ def _rows(timings: Timings, variant: str, timed: Sequence[Case]) -> list[dict]:
     ]
 
 
-def _first_audio(model: Model, loaded: Loaded, path: Path, threads: int) -> np.ndarray:
+def _first_audio(model: Model, loaded: Loaded, files: Files, threads: int) -> np.ndarray:
     """Milliseconds from a request to the first audio of stream(), warm."""
-    speak = model.speaker(path, loaded.config, loaded.voices, threads)
+    speak = model.speaker(files, loaded.config, loaded.voices, threads)
     speak()
     times = np.zeros(FIRST_AUDIO_CALLS)
     for i in range(FIRST_AUDIO_CALLS):
@@ -160,8 +163,3 @@ def _first_audio(model: Model, loaded: Loaded, path: Path, threads: int) -> np.n
         times[i] = 1e3 * (time.perf_counter() - start)
     return times
 
-
-def _audio_seconds(model: Model, path: Path, cases: Sequence[Case], threads: int) -> list[float]:
-    runner = OnnxRunner(path, threads)
-    audio, rate = model.parity.audio, model.parity.sample_rate_hz
-    return [runner.taps(c.inputs, [audio])[audio].shape[-1] / rate for c in cases]

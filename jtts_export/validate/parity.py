@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -33,7 +33,9 @@ class Parity:
 
     stages: judged by SNR as parity_<name>_snr_db; exact: integer taps, judged free-running by the share that
     is equal, as <name>_equal_ratio (metric name -> tap); audio: the tap to listen to; timing: taps that are
-    forced when two whole syntheses are compared by ear, so that they line up.
+    forced when two whole syntheses are compared by ear, so that they line up; fp64, reseed: stages in which the
+    reference is compared with itself in float64, and with itself on another draw; derived: stages of graphs that
+    are derived from the others for some client, and so are judged where those are made.
     """
 
     stages: tuple[Stage, ...]
@@ -41,6 +43,17 @@ class Parity:
     audio: str
     timing: tuple[str, ...]
     sample_rate_hz: int
+    fp64: tuple[str, ...] = ()
+    reseed: tuple[str, ...] = ()
+    derived: tuple[Stage, ...] = ()
+
+    @property
+    def whole(self) -> Parity:
+        """With the stages of derived graphs among the others."""
+        return replace(self, stages=self.stages + self.derived)
+
+    def stage(self, name: str) -> Stage:
+        return next(stage for stage in self.stages if stage.name == name)
 
     @property
     def taps(self) -> tuple[str, ...]:
@@ -76,7 +89,7 @@ def compare(
             row[f"{name}_equal"] = int((value == wanted).sum()) if value.shape == wanted.shape else 0
         metrics[f"{name}_equal_ratio"] = sum(r[f"{name}_equal"] for r in rows) / sum(r[f"{name}_count"] for r in rows)
     for row, value, wanted in measured(parity.audio, parity.timing):
-        row["parity_log_mel_l1"] = log_mel_l1(value[0], wanted[0], parity.sample_rate_hz)
+        row["parity_log_mel_l1"] = log_mel_l1(value.reshape(-1), wanted.reshape(-1), parity.sample_rate_hz)
     metrics["parity_log_mel_l1"] = float(np.mean([row["parity_log_mel_l1"] for row in rows]))
     return metrics, rows
 

@@ -1,8 +1,9 @@
-"""A fresh process that loads one graph and speaks: cold times and peak memory, in nobody else's company.
+"""A fresh process that loads a variant's graphs and speaks: cold times and peak memory, in nobody else's company.
 
-    python -m jtts_export.validate.probe MODEL.onnx CASES.npz THREADS
+    python -m jtts_export.validate.probe MODEL '{"GRAPH": "FILE.onnx"}' CASES.npz THREADS
 
-prints one line of JSON: load_ms, first_ms (load and the first of the cases) and rss_peak_mb after all of them.
+prints one line of JSON: load_ms, first_ms (load and the first of the cases), first_samples of it, and rss_peak_mb
+after all of them.
 """
 
 from __future__ import annotations
@@ -12,40 +13,43 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 
-def probe(model: Path, cases: Path, threads: int) -> dict[str, float]:
+def probe(model: str, files: Mapping[str, Path], cases: Path, threads: int) -> dict[str, float]:
     """Run this module in a process of its own. Raises RuntimeError with its last words where it dies."""
-    command = [sys.executable, "-m", __name__, str(model), str(cases), str(threads)]
+    graphs = json.dumps({name: str(path) for name, path in files.items()})
+    command = [sys.executable, "-m", __name__, model, graphs, str(cases), str(threads)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         words = done.stderr.strip().splitlines()[-1:] or [f"exit {done.returncode}"]
-        raise RuntimeError(f"{model.name} does not run in a process of its own: {words[0]}")
+        first = next(iter(files.values())).name
+        raise RuntimeError(f"{first} does not run in a process of its own: {words[0]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def main(model: str, cases: str, threads: str) -> None:
+def main(model: str, files: str, cases: str, threads: str) -> None:
     """cases: an npz with inputs as `<case>/<input>`, shortest case first."""
     start = time.perf_counter()
-    from jtts_export.runtime.session import session
+    from jtts_export.runtime.engines import engine
 
-    loaded = session(Path(model), int(threads))
+    speaking = engine(model, {name: Path(path) for name, path in json.loads(files).items()}, int(threads))
     opened = time.perf_counter()
     grouped: dict[str, dict[str, np.ndarray]] = {}
     for key, array in np.load(cases).items():
         case, _, name = key.partition("/")
         grouped.setdefault(case, {})[name] = array
-    first = None
+    first, samples = 0.0, 0
     for feed in grouped.values():
-        loaded.run(None, feed)
-        first = first or time.perf_counter()
-    assert first is not None
+        audio = speaking.speak(feed)
+        first, samples = first or time.perf_counter(), samples or len(audio)
     result = {
         "load_ms": 1e3 * (opened - start),
         "first_ms": 1e3 * (first - start),
+        "first_samples": samples,
         "rss_peak_mb": peak_rss_mb(),
     }
     print(json.dumps(result))

@@ -6,50 +6,57 @@ distances move with the checkpoint, and so serve as its yardstick.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from .audio import log_mel_l1, snr_db
-from .parity import Metrics, Parity
+from .parity import Metrics, Parity, Stage
 from .runner import Arrays, Case, Runner
+
+_RESEED, _FP64 = "spread_reseed_", "spread_fp64_"
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Of one checkpoint: log-mel distance (nepers) to another noise draw, and of fp32 to fp64, durations
-    forced; and decoder SNR of fp32 against fp64, all its inputs forced."""
+    """Of one checkpoint, by name: log-mel distance (nepers) to another draw, and of fp32 to fp64, timing forced;
+    SNRs (dB) of the stages that its Parity names, on another draw and in fp64."""
 
-    spread_reseed_log_mel_l1: float
-    spread_fp64_log_mel_l1: float
-    spread_fp64_decoder_snr_db: float
+    metrics: Mapping[str, float]
 
     def relate(self, metrics: Metrics) -> Metrics:
         """Metrics, and beside them those relative to this spread."""
-        widest = max(self.spread_reseed_log_mel_l1, self.spread_fp64_log_mel_l1, 1e-9)
-        return {
-            **metrics,
-            **asdict(self),
-            "parity_log_mel_ratio": metrics["parity_log_mel_l1"] / widest,
-            "parity_decoder_margin_db": metrics["parity_decoder_snr_db"] - self.spread_fp64_decoder_snr_db,
-        }
+        widest = max(self.metrics[f"{_RESEED}log_mel_l1"], self.metrics[f"{_FP64}log_mel_l1"], 1e-9)
+        related = {**metrics, **self.metrics, "parity_log_mel_ratio": metrics["parity_log_mel_l1"] / widest}
+        for prefix, margin in ((_FP64, "margin_db"), (_RESEED, "reseed_margin_db")):
+            for name, value in self.metrics.items():
+                if name.startswith(prefix) and name.endswith("_snr_db"):
+                    stage = name.removeprefix(prefix).removesuffix("_snr_db")
+                    related[f"parity_{stage}_{margin}"] = metrics[f"parity_{stage}_snr_db"] - value
+        return related
 
 
 def measure_spread(
     parity: Parity, expected: Sequence[Arrays], reseeded: Runner, double: Runner, cases: Sequence[Case]
 ) -> Spread:
-    """`reseeded`: the reference with another noise draw; `double`: the reference in float64."""
-    decoder = next(s for s in parity.stages if s.tap == parity.audio)
+    """`reseeded`: the reference with another draw; `double`: the reference in float64. The first case alone is run
+    in float64."""
+    case, taps = cases[0], expected[0]
+
+    def snr(runner: Runner, stage: Stage) -> float:
+        forced = {name: taps[name] for name in stage.forced}
+        return snr_db(taps[stage.tap], runner.taps(case.inputs, [stage.tap], forced)[stage.tap])
 
     def distance(runner: Runner, case: Case, taps: Arrays) -> float:
         timing = {name: taps[name] for name in parity.timing}
         audio = runner.taps(case.inputs, [parity.audio], timing)[parity.audio]
-        return log_mel_l1(audio[0], taps[parity.audio][0], parity.sample_rate_hz)
+        return log_mel_l1(audio.reshape(-1), taps[parity.audio].reshape(-1), parity.sample_rate_hz)
 
     pairs = list(zip(cases, expected, strict=True))
-    case, taps = pairs[0]
-    exact = double.taps(case.inputs, [decoder.tap], {name: taps[name] for name in decoder.forced})[decoder.tap]
     return Spread(
-        spread_reseed_log_mel_l1=sum(distance(reseeded, c, t) for c, t in pairs) / len(pairs),
-        spread_fp64_log_mel_l1=distance(double, case, taps),
-        spread_fp64_decoder_snr_db=snr_db(taps[decoder.tap], exact),
+        {
+            f"{_RESEED}log_mel_l1": sum(distance(reseeded, c, t) for c, t in pairs) / len(pairs),
+            f"{_FP64}log_mel_l1": distance(double, case, taps),
+            **{f"{_FP64}{name}_snr_db": snr(double, parity.stage(name)) for name in parity.fp64},
+            **{f"{_RESEED}{name}_snr_db": snr(reseeded, parity.stage(name)) for name in parity.reseed},
+        }
     )

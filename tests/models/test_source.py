@@ -8,7 +8,8 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from hub_server import Hub, serve
 
 from jtts_export.errors import BadInput, CheckpointError
-from jtts_export.models.source import locate, sha256_file
+from jtts_export.models.source import Companion, locate, sha256_file
 
 PATTERNS = ("config.json", "*.pth", "voices/*.pt")
 WANTED = {
@@ -28,15 +29,25 @@ WANTED = {
 UNWANTED = {"README.md": b"# A model", "samples/HEARME.wav": b"RIFF", "voices/a.txt": b"notes"}
 REPO = "org/tiny-model"
 
+VOCODER = Companion("vocoder", "org/tiny-vocoder", ("config.json", "*.bin"), ("tiny_vocoder", "vocoder"))
+SPEAKERS = Companion(
+    "speakers", "org/tiny-speakers", ("all.zip",), unless=("*.npy", "speakers/*"), repo_type="dataset"
+)
+VOCODER_FILES = {"config.json": b'{"rates": [4]}', "model.bin": b"a vocoder"}
+SPEAKER_FILES = {"all.zip": b"speakers"}
+RECORDED = "0b877391975c60442d7bbf7dc315ec1942b1a2dfba0cb90e0a884bf5ef1097d5"  # of WANTED and voices-a.pth
+OWN_PATTERNS = (*PATTERNS, "*.npy", "speakers/*.npy")
+
 # The client reads its settings when it is imported, so each call has a process of its own.
 LOCATE = """
 import json, sys, time
 from jtts_export.errors import JttsError
-from jtts_export.models.source import locate
+from jtts_export.models.source import Companion, locate
 import huggingface_hub.errors  # so that its import is not timed
 started = time.monotonic()
 try:
-    found = locate(sys.argv[1], sys.argv[2:])
+    companions = [Companion(**fields) for fields in json.loads(sys.argv[2])]
+    found = locate(sys.argv[1], sys.argv[3:], companions)
     files = {name: str(path) for name, path in found.files.items()}
     answer = {**found.describe(), "files": files}
 except JttsError as error:
@@ -45,12 +56,19 @@ print(json.dumps(answer | {"seconds": time.monotonic() - started}))
 """
 
 
-def locate_on(endpoint: str, source: str, cache: Path) -> dict[str, Any]:
+def locate_on(
+    endpoint: str,
+    source: str,
+    cache: Path,
+    patterns: Sequence[str] = PATTERNS,
+    companions: Sequence[Companion] = (),
+) -> dict[str, Any]:
     """locate(source) with huggingface_hub pointed to `endpoint`, and nothing else of this machine's settings."""
     private = ("HF_", "HUGGING", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
     env = {k: v for k, v in os.environ.items() if not k.upper().startswith(private)}
     env |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "*"}
-    command = [sys.executable, "-c", LOCATE, source, *PATTERNS]
+    fields = json.dumps([asdict(companion) for companion in companions])
+    command = [sys.executable, "-c", LOCATE, source, fields, *patterns]
     done = subprocess.run(command, env=env, capture_output=True, encoding="utf-8", timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
@@ -176,6 +194,113 @@ class TestFolder:
     def test_a_file_that_cannot_be_read_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=r"model\.pth"):
             sha256_file(tmp_path / "model.pth")
+
+
+class Hubs(Hub):
+    """Several repositories at one address; of those named `datasets/...` it answers as of data sets."""
+
+    def __init__(self, *hubs: Hub) -> None:
+        super().__init__("", {name: data for hub in hubs for name, data in hub.files.items()})
+        self.hubs = hubs
+
+    def answer(self, path: str, authorization: str | None) -> tuple[int, dict[str, str], bytes]:
+        path = path.replace("/api/datasets/", "/api/models/datasets/")
+        for hub in self.hubs:
+            if f"{path}/".startswith((f"/{hub.repo}/", f"/api/models/{hub.repo}/")):
+                return hub.answer(path, authorization)
+        return super().answer(path, authorization)
+
+
+class TestCompanionsOfTheHub:
+    def locate(self, tmp_path: Path, *hubs: Hub) -> tuple[dict[str, Any], list[str]]:
+        """The answer, and the repositories whose files were sent."""
+        with serve(Hubs(*hubs)) as running:
+            answer = locate_on(running.url, f"hub:{REPO}", tmp_path, OWN_PATTERNS, [VOCODER, SPEAKERS])
+            return answer, sorted(running.served)
+
+    def test_they_come_from_repositories_of_their_own(self, tmp_path: Path) -> None:
+        answer, served = self.locate(
+            tmp_path,
+            Hub(REPO, {**WANTED, **UNWANTED}),
+            Hub(VOCODER.hub, {**VOCODER_FILES, "README.md": b"# A vocoder"}),
+            Hub(f"datasets/{SPEAKERS.hub}", {**SPEAKER_FILES, "speakers.py": b"raise SystemExit"}),
+        )
+        assert {name: Path(path).read_bytes() for name, path in answer["files"].items()} == {
+            **WANTED,
+            **{f"vocoder/{name}": data for name, data in VOCODER_FILES.items()},
+            **{f"speakers/{name}": data for name, data in SPEAKER_FILES.items()},
+        }
+        assert served == sorted([*WANTED, *VOCODER_FILES, *SPEAKER_FILES])
+
+    @pytest.mark.parametrize("speaker", ["me.npy", "speakers/me.npy"])
+    @pytest.mark.parametrize("folder", VOCODER.folders)
+    def test_those_the_checkpoint_brings_come_first(self, tmp_path: Path, folder: str, speaker: str) -> None:
+        own = {f"{folder}/{name}": data[::-1] for name, data in VOCODER_FILES.items()}
+        answer, _ = self.locate(tmp_path, Hub(REPO, {**WANTED, **own, speaker: b"me"}))  # no other is there
+        assert {name: Path(path).read_bytes() for name, path in answer["files"].items()} == {
+            **WANTED,
+            speaker: b"me",
+            **{f"vocoder/{name}": data[::-1] for name, data in VOCODER_FILES.items()},
+        }
+
+    def test_the_hash_is_that_of_the_same_files_in_a_folder(self, tmp_path: Path) -> None:
+        speakers = Hub(f"datasets/{SPEAKERS.hub}", SPEAKER_FILES)
+        answer, _ = self.locate(tmp_path / "cache", Hub(REPO, WANTED), Hub(VOCODER.hub, VOCODER_FILES), speakers)
+        folder = write_files(tmp_path / "local", WANTED | {"speakers/all.zip": SPEAKER_FILES["all.zip"]})
+        write_files(folder / "vocoder", VOCODER_FILES)
+        local = locate(str(folder), [*OWN_PATTERNS, "speakers/*.zip"], [VOCODER, SPEAKERS])
+        assert answer["sha256"] == local.sha256
+
+    @pytest.mark.parametrize("absent", [VOCODER, SPEAKERS])
+    def test_one_that_is_not_there_is_named(self, tmp_path: Path, absent: Companion) -> None:
+        hubs = {
+            VOCODER: Hub(VOCODER.hub, VOCODER_FILES),
+            SPEAKERS: Hub(f"datasets/{SPEAKERS.hub}", SPEAKER_FILES),
+        }
+        del hubs[absent]
+        answer, _ = self.locate(tmp_path, Hub(REPO, WANTED), *hubs.values())
+        assert_refused(answer, absent.hub)
+
+
+class TestCompanionsOfAFolder:
+    @pytest.mark.parametrize("place", ["tiny_vocoder", "vocoder", "../tiny_vocoder", "../vocoder"])
+    def test_they_lie_inside_it_or_beside_it(self, tmp_path: Path, place: str) -> None:
+        folder = write_files(tmp_path / "model", WANTED)
+        write_files(folder / place, {**VOCODER_FILES, "README.md": b""})
+        found = locate(str(folder), PATTERNS, [VOCODER])
+        expected = {**WANTED, **{f"vocoder/{name}": data for name, data in VOCODER_FILES.items()}}
+        assert {name: path.read_bytes() for name, path in found.files.items()} == expected
+
+    def test_beside_a_folder_however_it_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(write_files(tmp_path / "model", WANTED))
+        write_files(tmp_path / "vocoder", VOCODER_FILES)
+        assert "vocoder/model.bin" in locate(".", PATTERNS, [VOCODER]).files
+
+    def test_what_lies_inside_comes_first(self, tmp_path: Path) -> None:
+        folder = write_files(tmp_path / "model", WANTED)
+        write_files(tmp_path / "tiny_vocoder", {"model.bin": b"beside"})
+        write_files(folder / "vocoder", {"model.bin": b"inside"})
+        found = locate(str(folder), PATTERNS, [VOCODER])
+        assert found.files["vocoder/model.bin"].read_bytes() == b"inside"
+
+    def test_one_that_is_not_there_is_no_error(self, tmp_path: Path) -> None:
+        folder = write_files(tmp_path, WANTED)
+        assert locate(str(folder), PATTERNS, [VOCODER, SPEAKERS]) == locate(str(folder), PATTERNS)
+
+    def test_the_hash_depends_on_them(self, tmp_path: Path) -> None:
+        folder = write_files(tmp_path, WANTED)
+        hashes = {locate(str(folder), PATTERNS, [VOCODER]).sha256}
+        for data in (b"one", b"another"):
+            write_files(folder / "vocoder", {"model.bin": data})
+            hashes.add(locate(str(folder), PATTERNS, [VOCODER]).sha256)
+        assert len(hashes) == 3
+
+    def test_without_them_it_is_what_releases_have_recorded(self, tmp_path: Path) -> None:
+        folder = write_files(tmp_path, WANTED | {"voices-a.pth": b"more"})
+        assert locate(str(folder), PATTERNS).sha256 == RECORDED
+
+    def test_a_seed_has_none(self) -> None:
+        assert locate("random:17", PATTERNS, [VOCODER, SPEAKERS]) == locate("random:17", PATTERNS)
 
 
 class TestSeed:

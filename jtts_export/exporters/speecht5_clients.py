@@ -1,0 +1,117 @@
+"""What transformers.js needs of a SpeechT5 release, besides the graphs that our own runtime shares with it.
+
+The release's root is its text-to-speech repository, the folder `vocoder` that of its vocoder. transformers.js feeds
+the decoder everything said so far and the encoder's one opaque output: a graph of its own around the same step.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from jtts_export.surgery import add_constant, insert
+
+TOKENIZER_CONFIG = {
+    "tokenizer_class": "SpeechT5Tokenizer",
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "unk_token": "<unk>",
+    "pad_token": "<pad>",
+}
+
+
+def write_client_files(folder: Path, config: Mapping[str, Any], voices: Mapping[str, np.ndarray]) -> list[Path]:
+    """config.json, tokenizer.json, tokenizer_config.json, preprocessor_config.json, vocoder/config.json, and
+    speakers/NAME.bin (little-endian float32 [size]). Returns the files in the order written."""
+    model, vocoder = config["model"], config["vocoder"]
+    contents = {
+        "config.json": _json({**model, "model_type": "speecht5"}),
+        "tokenizer.json": _json(config["tokenizer"]),
+        "tokenizer_config.json": _json({**TOKENIZER_CONFIG, "model_max_length": model["max_text_positions"]}),
+        "preprocessor_config.json": _json(
+            {
+                "processor_class": "SpeechT5Processor",
+                "feature_extractor_type": "SpeechT5FeatureExtractor",
+                "feature_size": 1,
+                "num_mel_bins": model["num_mel_bins"],
+                "sampling_rate": vocoder["sampling_rate"],
+            }
+        ),
+        "vocoder/config.json": _json({**vocoder, "model_type": "hifigan"}),
+        **{f"speakers/{name}.bin": voices[name].astype("<f4").tobytes() for name in sorted(voices)},
+    }
+    paths = []
+    for name, content in contents.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        paths.append(path)
+    return paths
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode()
+
+
+def client_decoder(step: ir.Model) -> ir.Model:
+    """The decoder step behind what transformers.js gives it: output_sequence f32 [1, frames, mels],
+    encoder_hidden_states (the encoder's encoder_outputs) and use_cache_branch, which is read and ignored.
+    Adds the output output_sequence_out: the sequence and the last frame made."""
+    model = step.clone()
+    graph = model.graph
+    first, taken = graph[0], {v.name: v for v in graph.inputs}
+    mels = taken["frame"].shape[1]  # type: ignore[index]
+    key = taken["key.0"].shape
+    assert key is not None
+    _, heads, _, size = key
+    layers = sum(1 for name in taken if (name or "").startswith("key."))
+
+    def constant(name: str, value: Any) -> ir.Value:
+        return add_constant(graph, f"client/{name}", np.array(value, np.int64))
+
+    def given(name: str, dtype: ir.DataType, shape: list) -> ir.Value:
+        value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))
+        graph.inputs.append(value)
+        return value
+
+    sequence = given("output_sequence", ir.DataType.FLOAT, [1, "frames", mels])
+    packed = given("encoder_hidden_states", ir.DataType.FLOAT, [1, "tokens", 2 * layers * heads * size])
+    given("encoder_attention_mask", ir.DataType.INT64, [1, "tokens"])
+    given("use_cache_branch", ir.DataType.BOOL, [1])
+
+    last, axis = constant("last", -1), constant("axis", [0])
+    made = insert(first, "Shape", [sequence], "client/frames", start=1, end=2)
+    past = insert(first, "Sub", [made, constant("one", [1])], "client/past")
+    replacing = {
+        "frame": insert(first, "Gather", [sequence, last], "client/frame", axis=1),
+        "position": insert(first, "Cast", [past], "client/position", to=ir.DataType.INT32),
+    }
+    shape = constant("shape", [-1, 2 * layers, heads, size])
+    split = insert(first, "Reshape", [packed, shape], "client/split")
+    turned = insert(first, "Transpose", [split], "client/turned", perm=[1, 2, 0, 3])
+    for i in range(layers):
+        for j, part in enumerate(("key", "value")):
+            name = f"client/{part}/{i}"
+            one = insert(first, "Gather", [turned, constant(f"{part}/{i}/at", 2 * i + j)], name, axis=0)
+            replacing[f"{part}.{i}"] = insert(first, "Unsqueeze", [one, axis], f"{name}/batch")
+    for name, value in replacing.items():
+        taken[name].replace_all_uses_with(value)
+        graph.inputs.remove(taken[name])
+
+    spectrum = next(v for v in graph.outputs if v.name == "spectrum")
+    frame = ir.node("Gather", [spectrum, constant("newest", [-1])], {"axis": 0}, name="client/newest_frame")
+    batch = ir.node("Unsqueeze", [frame.outputs[0], axis], name="client/newest_batch")
+    longer = ir.node("Concat", [sequence, batch.outputs[0]], {"axis": 1}, name="client/longer")
+    for node in (frame, batch, longer):
+        node.outputs[0].name = node.name
+        graph.append(node)
+    out = longer.outputs[0]
+    out.name, out.type = "output_sequence_out", ir.TensorType(ir.DataType.FLOAT)
+    out.shape = ir.Shape([1, "longer", mels])
+    graph.outputs.insert(0, out)
+    return model

@@ -1,0 +1,88 @@
+"""Seeded weights with sane statistics, in the full configuration that transformers documents.
+
+They make noise, not speech, but noise that depends on text, speaker and time, and that ends by its stop token
+after one to ten seconds.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import SpeechT5Config, SpeechT5ForTextToSpeech, SpeechT5HifiGan, SpeechT5HifiGanConfig
+
+SPEAKERS = ("random_a", "random_b", "random_c", "random_d")
+STEPS = 160  # of the run that places the stop token: 5 s
+STOP_LOGITS = -9.0, -1.0  # early in that run, and late
+
+
+def random_checkpoint(
+    seed: int, config: SpeechT5Config | None = None, vocoder_config: SpeechT5HifiGanConfig | None = None
+) -> tuple[dict, SpeechT5ForTextToSpeech, SpeechT5HifiGan, dict[str, np.ndarray]]:
+    """Config {"model": .., "vocoder": ..}, both networks in eval mode, and x-vectors [speaker_embedding_dim]."""
+    config, vocoder_config = config or SpeechT5Config(), vocoder_config or SpeechT5HifiGanConfig()
+    config.architectures = ["SpeechT5ForTextToSpeech"]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model, vocoder = SpeechT5ForTextToSpeech(config).eval(), SpeechT5HifiGan(vocoder_config).eval()
+        _spread(model)
+        _voice(vocoder)
+        speakers = {name: torch.randn(config.speaker_embedding_dim).numpy() for name in SPEAKERS}
+        _place_stop(model, torch.from_numpy(speakers[SPEAKERS[0]]))
+    return {"model": config.to_dict(), "vocoder": vocoder_config.to_dict()}, model, vocoder, speakers
+
+
+@torch.no_grad()
+def _spread(model: SpeechT5ForTextToSpeech) -> None:
+    """Out of transformers' initialisation, where text hardly matters and speech ends with its first frame."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            module.bias.normal_(0, 0.02)
+        elif isinstance(module, nn.LayerNorm):
+            module.weight.copy_(torch.exp(0.2 * torch.randn_like(module.weight)))
+            module.bias.normal_(0, 0.1)
+        elif isinstance(module, nn.Embedding):
+            module.weight.normal_(0, 0.5)
+        elif isinstance(module, nn.BatchNorm1d):
+            assert module.running_mean is not None and module.running_var is not None
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.copy_(torch.exp(0.3 * torch.randn_like(module.running_var)))
+
+
+@torch.no_grad()
+def _place_stop(model: SpeechT5ForTextToSpeech, speaker: torch.Tensor) -> None:
+    """Point the stop token's weights along the way that hidden states go with time."""
+    config, stop = model.config, model.speech_decoder_postnet.prob_out
+    states: list[torch.Tensor] = []
+    hook = stop.register_forward_pre_hook(lambda _, inputs: states.append(inputs[0][0]))
+    text = torch.randint(4, config.vocab_size, (1, 30))
+    steps = min(STEPS, config.max_speech_positions)
+    ratio = steps * config.reduction_factor / text.shape[1]
+    model.generate_speech(text, speaker[None], threshold=1e9, minlenratio=ratio, maxlenratio=ratio)
+    hook.remove()
+    hidden = torch.stack(states)
+    early, late = hidden[: steps // 3].mean(0), hidden[-steps // 3 :].mean(0)
+    low, high = STOP_LOGITS
+    way = (late - early) / (late - early).square().sum()
+    stop.weight.copy_(stop.weight + (high - low) * way)
+    stop.bias.fill_(float(low - (high - low) * way @ early))
+
+
+@torch.no_grad()
+def _voice(vocoder: SpeechT5HifiGan) -> None:
+    """Unit gain through every convolution, channels of different strengths, samples of about a tenth."""
+    for name, module in vocoder.named_modules():
+        if not isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
+            continue
+        axis = 0 if isinstance(module, nn.Conv1d) else 1
+        taps = module.weight.numel() / module.weight.shape[axis] / module.stride[0]
+        gain = 0.5 if "resblocks" in name else 0.1 if name == "conv_post" else 1.4
+        shape = [1, 1, 1]
+        shape[axis] = module.weight.shape[axis]
+        strength = torch.exp(0.35 * torch.randn(shape))
+        module.weight.copy_(torch.randn_like(module.weight) * strength * gain / taps**0.5)
+        assert module.bias is not None
+        module.bias.normal_(0, 0.01)
+    vocoder.conv_post.weight -= vocoder.conv_post.weight.mean(2, keepdim=True)  # no constant in the waveform
+    vocoder.mean.normal_(0, 0.1)
+    vocoder.scale.copy_(torch.exp(0.1 * torch.randn_like(vocoder.scale)))

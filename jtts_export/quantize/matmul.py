@@ -1,0 +1,59 @@
+"""int8 matrix products, in onnxruntime's own operators."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from jtts_export.surgery import add_constant, insert, replace
+
+from .weights import Weight
+
+MICROSOFT = "com.microsoft"
+BLOCK_ACCURACY = 4  # of MatMulNBits: activations in int8, a scale per block
+
+
+def is_linear(weight: Weight) -> bool:
+    """Whether the weight is a constant [in, out] behind a MatMul, and nothing else reads it."""
+    uses = list(weight.value.uses())
+    return weight.node.op_type == "MatMul" and weight.array.ndim == 2 and [use.idx for use in uses] == [1]
+
+
+def dynamic(model: ir.Model, name: str, weight: Weight) -> None:
+    """s8 weights with a scale per output; activations in u8, with one scale and zero point a product, chosen
+    when they are there."""
+    graph, node, array = model.graph, weight.node, weight.array
+    scale = _steps(np.abs(array).max(axis=0))
+    integers = np.clip(np.round(array / scale), -127, 127).astype(np.int8)
+    stored = add_constant(graph, f"{name}.int8", integers)
+    zero = add_constant(graph, f"{name}.zero", np.zeros(len(scale), np.int8))
+    inputs = [node.inputs[0], stored, add_constant(graph, f"{name}.scale", scale), zero]
+    _swap(model, node, insert(node, "DynamicQuantizeMatMul", inputs, f"{name}/int8", domain=MICROSOFT))
+
+
+def blocked(model: ir.Model, name: str, weight: Weight, block: int) -> None:
+    """8-bit weights with a scale per output and `block` inputs; activations likewise, as they come."""
+    graph, node, array = model.graph, weight.node, weight.array
+    size, outputs = array.shape
+    blocks = -(-size // block)
+    rows = np.zeros((outputs, blocks * block), np.float32)
+    rows[:, :size] = array.T
+    rows = rows.reshape(outputs, blocks, block)
+    scale = _steps(np.abs(rows).max(axis=2))
+    integers = np.clip(np.round(rows / scale[:, :, None]), -127, 127) + 128
+    inputs = [
+        node.inputs[0],
+        add_constant(graph, f"{name}.int8", integers.astype(np.uint8)),
+        add_constant(graph, f"{name}.scale", scale),
+    ]
+    attributes = {"K": size, "N": outputs, "bits": 8, "block_size": block, "accuracy_level": BLOCK_ACCURACY}
+    _swap(model, node, insert(node, "MatMulNBits", inputs, f"{name}/int8", domain=MICROSOFT, **attributes))
+
+
+def _steps(reach: np.ndarray) -> np.ndarray:
+    return np.where(reach > 0, reach / 127, 1).astype(np.float32)
+
+
+def _swap(model: ir.Model, node: ir.Node, output: ir.Value) -> None:
+    model.opset_imports[MICROSOFT] = 1
+    replace(node.outputs[0], output)
