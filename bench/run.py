@@ -22,7 +22,8 @@ from bench.outliers import plant
 from bench.peers import authors_eager, quantize_dynamic
 from jtts_export import optimize
 from jtts_export.artifact import machine
-from jtts_export.exporters.kokoro import MODEL
+from jtts_export.exporters.graph import DEFAULT_OPSET
+from jtts_export.exporters.kokoro import GRAPH, MODEL
 from jtts_export.exporters.model import Loaded
 from jtts_export.exporters.onnx import save
 from jtts_export.models.source import Source
@@ -104,7 +105,7 @@ def _one_seed(folder: Path, seed: int, rounds: int) -> dict:
     expected = reference_taps(MODEL.parity, MODEL.reference(loaded, THREADS, 0, False), cases)
 
     def parity(name: str) -> dict[str, float]:
-        return compare(MODEL.parity, expected, OnnxRunner(files[name], THREADS), cases)[0]
+        return compare(MODEL.parity, expected, OnnxRunner(GRAPH.name, files[name], THREADS), cases)[0]
 
     ours, theirs = parity("int8"), parity("dynamic")
     timed = MODEL.cases(loaded.config, loaded.voices, "timed")
@@ -116,7 +117,7 @@ def _one_seed(folder: Path, seed: int, rounds: int) -> dict:
     for name, path in files.items():
         opened = session(path, THREADS)
         calls[name] = [lambda s=opened, c=c: s.run(["waveform"], c.inputs) for c in timed]
-    runner = OnnxRunner(files["fp32"], THREADS)
+    runner = OnnxRunner(GRAPH.name, files["fp32"], THREADS)
     seconds = [runner.taps(c.inputs, ["waveform"])["waveform"].shape[1] / 24_000 for c in timed]
     timings = interleave(calls, seconds, rounds, lambda: say(f"seed {seed}: round"))
 
@@ -157,8 +158,8 @@ def _one_seed(folder: Path, seed: int, rounds: int) -> dict:
 def _build(folder: Path, loaded: Loaded) -> tuple[dict[str, Path], int]:
     """Graph files of every contender, and how many weights the ladder promoted."""
     folder.mkdir()
-    files = {name: folder / f"{name}.onnx" for name in ("traced", "fp32", "int8", "dynamic")}
-    MODEL.export(loaded, files["traced"], 17)
+    files = {"traced": _traced(folder, loaded)}
+    files |= {name: folder / f"{name}.onnx" for name in ("fp32", "int8", "dynamic")}
     graph = ir.load(files["traced"])
     optimize.optimize(graph)
     save(graph, files["fp32"])
@@ -167,13 +168,20 @@ def _build(folder: Path, loaded: Loaded) -> tuple[dict[str, Path], int]:
     return files, sum(len(step["promoted"]) for step in report["ladder"]["steps"])
 
 
+def _traced(folder: Path, loaded: Loaded) -> Path:
+    """Kokoro's one graph as the tracer made it."""
+    MODEL.export(loaded, folder, DEFAULT_OPSET)
+    return folder / f"{GRAPH.name}.onnx"
+
+
 def _quantize(loaded: Loaded, fp32: Path, out: Path) -> dict:
     spread = spread_of(MODEL, loaded, THREADS)
     gates = PROFILE.gates_for("kokoro", "int8")
-    graph, report = build_variant(
-        MODEL, ir.load(fp32), MODEL.recipes["int8"], loaded.config, loaded.voices, gates, spread, THREADS, say
+    fp32_graphs, recipe = {GRAPH.name: ir.load(fp32)}, MODEL.recipes["int8"]
+    graphs, report = build_variant(
+        MODEL, fp32_graphs, recipe, loaded.config, loaded.voices, gates, spread, THREADS, say
     )
-    save(graph, out)
+    save(graphs[GRAPH.name], out)
     return report
 
 
@@ -183,14 +191,13 @@ def outliers(folder: Path, _: int) -> list[str]:
     plant(loaded.module)
     here = folder / "outliers"
     here.mkdir()
-    MODEL.export(loaded, here / "traced.onnx", 17)
-    graph = ir.load(here / "traced.onnx")
+    graph = ir.load(_traced(here, loaded))
     optimize.optimize(graph)
     save(graph, here / "fp32.onnx")
     report = _quantize(loaded, here / "fp32.onnx", here / "int8.onnx")
     cases = MODEL.cases(loaded.config, loaded.voices, "validation")
     expected = reference_taps(MODEL.parity, MODEL.reference(loaded, THREADS, 0, False), cases)
-    found, _rows = compare(MODEL.parity, expected, OnnxRunner(here / "int8.onnx", THREADS), cases)
+    found, _rows = compare(MODEL.parity, expected, OnnxRunner(GRAPH.name, here / "int8.onnx", THREADS), cases)
     return [
         "## Planted outliers",
         "",
@@ -216,8 +223,7 @@ def outliers(folder: Path, _: int) -> list[str]:
 def rewrites(folder: Path, rounds: int) -> list[str]:
     """Each graph rewrite's worth: the fp32 graph without it, over the graph with all."""
     loaded = MODEL.load(Source("random:0", "", seed=0))
-    traced = folder / "rewrites.onnx"
-    MODEL.export(loaded, traced, 17)
+    traced = _traced(folder / "rewrites", loaded)
     timed = MODEL.cases(loaded.config, loaded.voices, "timed")
     sessions = {}
     for left_out in (None, *optimize.REWRITES):

@@ -14,18 +14,23 @@ COLUMNS = (
     ("x PyTorch", "speedup_vs_reference", "{:.2f}"),
     ("x fp32", "speedup_vs_fp32", "{:.2f}"),
     ("decoder dB", "parity_decoder_snr_db", "{:.1f}"),
+    ("mel dB", "parity_mel_snr_db", "{:.1f}"),
+    ("waveform dB", "parity_waveform_snr_db", "{:.1f}"),
     ("durations =", "durations_equal_ratio", "{:.3f}"),
+    ("stop =", "stop_steps_equal_ratio", "{:.2f}"),
     ("log-mel", "parity_log_mel_l1", "{:.3f}"),
 )
 
 
 def table(validation: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: variant, its main figures, verdict."""
+    """Header and rows: variant, those main figures that its model has, verdict."""
+    variants = validation["variants"]
+    columns = [c for c in COLUMNS if any(c[1] in v["metrics"] for v in variants.values())]
     rows = [
-        [name, *(number(v["metrics"].get(key), form) for _, key, form in COLUMNS), v["verdict"]]
-        for name, v in validation["variants"].items()
+        [name, *(number(v["metrics"].get(key), form) for _, key, form in columns), v["verdict"]]
+        for name, v in variants.items()
     ]
-    return ["variant", *(title for title, _, _ in COLUMNS), "verdict"], rows
+    return ["variant", *(title for title, _, _ in columns), "verdict"], rows
 
 
 def gate_rows(validation: Mapping[str, Any]) -> list[list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +193,9 @@ def inspect(release: Path, as_json: bool) -> None:
 @click.argument("text", required=False, default="")
 @click.option("--output", "-o", type=click.Path(path_type=Path), default=Path("speech.wav"), show_default=True)
 @click.option("--variant", type=click.Choice(["int8", "fp16", "fp32"]), help="[default: the smallest there is]")
-@click.option("--voice", help="A voice or speaker of the release, or a speaker's x-vector file.  [default: the first]")
+@click.option(
+    "--voice", help="A voice or speaker of the release, or a speaker's x-vector file.  [default: the first]"
+)
 @click.option("--speed", type=float, help="2 is twice as fast (Kokoro).  [default: 1]")
 @click.option("--language", help="Language of the text, as espeak-ng names it (Kokoro).  [default: en-us]")
 @click.option("--phonemes", help="Phonemes instead of a text; needs no phonemizer (Kokoro).")
@@ -218,7 +221,7 @@ def models(as_json: bool) -> None:
     from .models import MODELS
 
     if as_json:
-        click.echo(json.dumps({m.name: vars(m) for m in MODELS.values()}, indent=2))
+        click.echo(json.dumps({m.name: asdict(m) for m in MODELS.values()}, indent=2))
     else:
         _table(
             ["name", "title", "default checkpoint"],

@@ -63,7 +63,10 @@ class Stages:
         graphs = _load(exported, self.model.graphs)
         counts = {name: optimize(graph) for name, graph in graphs.items()}
         self._save(graphs, out)
-        same = all(not any(c[r.__name__] for r in REWRITES) and c["nodes_before"] == c["nodes_after"] for c in counts.values())
+        same = all(
+            not any(c[r.__name__] for r in REWRITES) and c["nodes_before"] == c["nodes_after"]
+            for c in counts.values()
+        )
         metrics = {} if same else self._compare(exported, out)
         _write(out / "rewrites.json", {"counts": counts, "metrics": metrics})
 

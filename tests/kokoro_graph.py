@@ -16,6 +16,7 @@ from jtts_export.exporters.model import Loaded
 from jtts_export.models.kokoro.config import KokoroConfig
 from jtts_export.models.kokoro.random import random_model, random_voices
 from jtts_export.optimize import optimize
+from jtts_export.runtime.taps import OnnxRunner
 from jtts_export.validate.runner import Case
 
 
@@ -36,9 +37,8 @@ def exported(opset: int = DEFAULT_OPSET) -> bytes:
 def export(checkpoint: Loaded, opset: int = DEFAULT_OPSET) -> onnx.ModelProto:
     """The same of another checkpoint, not remembered."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        kokoro.export(checkpoint, path, opset)
-        return onnx.load(path)
+        kokoro.export(checkpoint, Path(folder), opset)
+        return onnx.load(Path(folder) / f"{kokoro.GRAPH.name}.onnx")
 
 
 def traced() -> ir.Model:
@@ -51,6 +51,12 @@ def optimized() -> ir.Model:
     model = traced()
     optimize(model)
     return model
+
+
+def runner(model: ir.Model | onnx.ModelProto, optimize: bool = True) -> OnnxRunner:
+    """A graph, cut at its taps, on one thread."""
+    proto = ir.to_proto(model) if isinstance(model, ir.Model) else model
+    return kokoro.runner({kokoro.GRAPH.name: proto}, 1, optimize)
 
 
 def cases(purpose: str) -> list[Case]:

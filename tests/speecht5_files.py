@@ -15,6 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import SpeechT5Config, SpeechT5ForTextToSpeech, SpeechT5HifiGan, SpeechT5HifiGanConfig
 
+from jtts_export.models.speecht5.random import _place_stop
+
 VOCODER = "speecht5_hifigan"
 SPEAKERS = ("first", "second")  # a .npy and a .bin
 LINES = (
@@ -25,11 +27,11 @@ LINES = (
 
 
 @cache
-def spm_model(rule: str = "nmt_nfkc", **options: Any) -> bytes:
-    """A character model whose first ids are fairseq's, as the authors' has them."""
+def spm_model(rule: str = "nmt_nfkc", lines: tuple[str, ...] = LINES, **options: Any) -> bytes:
+    """A character model of what occurs in `lines`, whose first ids are fairseq's, as the authors' has them."""
     written = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(LINES),
+        sentence_iterator=iter(lines),
         model_writer=written,
         normalization_rule_name=rule,
         minloglevel=3,
@@ -87,9 +89,12 @@ def tiny_vocoder_config(**changes: Any) -> SpeechT5HifiGanConfig:
 
 @torch.no_grad()
 def tiny_networks(
-    seed: int, config: SpeechT5Config, vocoder_config: SpeechT5HifiGanConfig
+    seed: int, config: SpeechT5Config, vocoder_config: SpeechT5HifiGanConfig, *, ends: bool = False
 ) -> tuple[SpeechT5ForTextToSpeech, SpeechT5HifiGan]:
-    """Random weights of unit gain; the waveform's deviation is a tenth, and speech does not end at once."""
+    """Random weights of unit gain; the waveform's deviation is a tenth, and speech does not end at once.
+
+    ends: most texts end by the stop token; otherwise all go on to the limit.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, vocoder = SpeechT5ForTextToSpeech(config).eval(), SpeechT5HifiGan(vocoder_config).eval()
@@ -116,6 +121,8 @@ def tiny_networks(
         vocoder.conv_post.bias.zero_()
         spectrogram = torch.randn(50, vocoder_config.model_in_dim)
         vocoder.conv_post.weight.mul_(0.1 / float(torch.atanh(vocoder(spectrogram).clamp(-0.9999, 0.9999)).std()))
+        if ends:
+            _place_stop(model, torch.from_numpy(xvectors(seed, config.speaker_embedding_dim)[SPEAKERS[0]]))
     return model, vocoder
 
 
@@ -128,15 +135,18 @@ def write_checkpoint(
     config: dict[str, Any] | None = None,
     vocoder_config: dict[str, Any] | None = None,
     vocoder: str = VOCODER,
+    spm: bytes | None = None,
+    ends: bool = False,
 ) -> tuple[SpeechT5ForTextToSpeech, SpeechT5HifiGan]:
     """Write every file of a random checkpoint into `folder`; returns its networks.
 
     `config` and `vocoder_config` are changes to the tiny ones; `vocoder` is the path of its folder in `folder`.
+    spm: a character model; ends: see tiny_networks().
     """
-    vocab_size = write_tokenizer(folder)
+    vocab_size = write_tokenizer(folder, spm)
     cfg = tiny_config(vocab_size, **{"reduction_factor": reduction_factor, **(config or {})})
     vocoder_cfg = tiny_vocoder_config(**(vocoder_config or {}))
-    networks = tiny_networks(seed, cfg, vocoder_cfg)
+    networks = tiny_networks(seed, cfg, vocoder_cfg, ends=ends)
     # The published vocoder's config.json has this older name.
     raw_vocoder = vocoder_cfg.to_diff_dict() | {"model_type": "hifigan"}
     for place, raw, network in (

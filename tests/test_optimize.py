@@ -58,7 +58,7 @@ APPLIED = {
 @pytest.fixture(scope="module")
 def kokoro_case() -> tuple:
     case = kokoro_graph.cases("search")[0]
-    runner = OnnxRunner(ir.to_proto(kokoro_graph.traced()), 1)
+    runner = kokoro_graph.runner(kokoro_graph.traced())
     return case, reference_taps(kokoro.PARITY, runner, [case])
 
 
@@ -70,7 +70,7 @@ def test_each_rewrite_of_a_kokoro_applies_everywhere_and_changes_only_rounding(l
     model = kokoro_graph.traced()
     counts = optimize(model, chosen)
     assert {r.__name__: counts[r.__name__] for r in chosen} == dict(list(APPLIED.items())[:last])
-    metrics, _ = compare(kokoro.PARITY, expected, OnnxRunner(ir.to_proto(model), 1), [case])
+    metrics, _ = compare(kokoro.PARITY, expected, kokoro_graph.runner(model), [case])
     assert metrics["durations_equal_ratio"] == 1
     assert min(v for k, v in metrics.items() if k.endswith("_snr_db")) >= SAME_DB
 
@@ -121,8 +121,8 @@ def test_tidying_twice_changes_nothing_more() -> None:
 
 
 def test_exporting_and_optimizing_again_writes_the_same_bytes(tmp_path: Path) -> None:
-    again, first = tmp_path / "again.onnx", tmp_path / "first.onnx"
-    kokoro.export(kokoro_graph.loaded(), again, DEFAULT_OPSET)
+    again, first = tmp_path / f"{kokoro.GRAPH.name}.onnx", tmp_path / "first.onnx"
+    kokoro.export(kokoro_graph.loaded(), tmp_path, DEFAULT_OPSET)
     assert again.read_bytes() == kokoro_graph.exported()
     for path in (again, first):
         model = kokoro_graph.traced()
@@ -409,7 +409,7 @@ def test_a_rewritten_graph_can_still_be_cut_at_its_taps() -> None:
     model = graph(f"({CHANNELS}) => (float[1,4,N] y) {{ {NORM_BODY} tap = Mul(n, k) y = Abs(tap) }}", NORM)
     tap = next(n for n in model.graph if n.op_type == "Mul").outputs[0]
     tap.type, tap.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([1, 4, "N"])
-    before = OnnxRunner(ir.to_proto(model), 1).taps(AN_X, ["tap"])["tap"]
+    before = OnnxRunner("toy", ir.to_proto(model), 1).taps(AN_X, ["tap"])["tap"]
     optimize(model, (rewrites.fold_scale_into_norm,))
-    after = OnnxRunner(ir.to_proto(model), 1).taps(AN_X, ["tap"])["tap"]
+    after = OnnxRunner("toy", ir.to_proto(model), 1).taps(AN_X, ["tap"])["tap"]
     assert snr_db(after, before) >= SAME_DB

@@ -69,7 +69,7 @@ INT8 = Recipe(
         Rule(pattern="vocoder.pre.*", scheme=StoredFp16()),
         Rule(pattern="vocoder.post.*", scheme=StoredFp16()),
         Rule(pattern="vocoder.ups.*", scheme=StoredFp16()),
-        Rule(pattern="vocoder.*", scheme=StaticConv(table_levels=0)),
+        Rule(pattern="vocoder.*", scheme=StaticConv(table_levels=0, channels=False)),
     )
 )
 FP16 = Recipe(rules=(Rule(pattern="*", scheme=StoredFp16()),))
@@ -142,11 +142,11 @@ def runner(graphs: Graphs, threads: int, optimize: bool) -> SpeechT5Runner:
 def cases(config: Config, voices: Voices, purpose: str) -> list[Case]:
     """Utterances for "calibration", "search" or "validation", by speakers taken by turns; "timed" ones last
     TIMED_SECONDS, a "brief" one BRIEF_SECONDS, whatever the checkpoint would say."""
+    seconds: tuple[float, ...] = ()
     if purpose in ("timed", "brief"):
         seconds = TIMED_SECONDS if purpose == "timed" else (BRIEF_SECONDS,)
         texts = [speecht5_sentences.LONG[: int(s * speecht5_sentences.CHARACTERS_PER_SECOND)] for s in seconds]
     else:
-        seconds = ()
         texts = list(getattr(speecht5_sentences, purpose.upper()))
     names = sorted(voices)
     made = []
@@ -156,7 +156,7 @@ def cases(config: Config, voices: Voices, purpose: str) -> list[Case]:
         label = f"{inputs['input_ids'].shape[1]} tokens, {name}"
         if seconds:
             steps = min(_steps(config, seconds[i]), config["model"]["max_speech_positions"])
-            inputs |= {"min_steps": np.int64(steps), "max_steps": np.int64(steps)}
+            inputs |= {"min_steps": np.array(steps), "max_steps": np.array(steps)}
             label = f"{seconds[i]} s, {label}"
         made.append(Case(label, inputs))
     return made
@@ -169,7 +169,7 @@ def _tokens(config: Config, text: str, number: int) -> np.ndarray:
     model = config["model"]
     tokenizer = Tokenizer.from_str(json.dumps(config["tokenizer"]))
     ids, unknown = tokenizer.encode(text).ids, tokenizer.token_to_id("<unk>")
-    if ids.count(unknown) > len(ids) * (1 - KNOWN_SHARE):
+    if sum(i != unknown for i in ids) < KNOWN_SHARE * len(text):  # unknown characters in a row are one token
         letters = [i for t, i in tokenizer.get_vocab().items() if not t.startswith("<")]
         ids = [*np.random.default_rng(number).choice(sorted(letters), len(text)).tolist(), model["eos_token_id"]]
     return np.array([ids[-model["max_text_positions"] :]], np.int64)

@@ -68,7 +68,7 @@ def client_decoder(step: ir.Model) -> ir.Model:
     mels = taken["frame"].shape[1]  # type: ignore[index]
     key = taken["key.0"].shape
     assert key is not None
-    _, heads, _, size = key
+    _, heads, size, _ = key
     layers = sum(1 for name in taken if (name or "").startswith("key."))
 
     def constant(name: str, value: Any) -> ir.Value:
@@ -93,11 +93,14 @@ def client_decoder(step: ir.Model) -> ir.Model:
     }
     shape = constant("shape", [-1, 2 * layers, heads, size])
     split = insert(first, "Reshape", [packed, shape], "client/split")
-    turned = insert(first, "Transpose", [split], "client/turned", perm=[1, 2, 0, 3])
+    turned = {
+        "key": insert(first, "Transpose", [split], "client/keys", perm=[1, 2, 3, 0]),
+        "value": insert(first, "Transpose", [split], "client/values", perm=[1, 2, 0, 3]),
+    }
     for i in range(layers):
-        for j, part in enumerate(("key", "value")):
+        for j, part in enumerate(turned):
             name = f"client/{part}/{i}"
-            one = insert(first, "Gather", [turned, constant(f"{part}/{i}/at", 2 * i + j)], name, axis=0)
+            one = insert(first, "Gather", [turned[part], constant(f"{part}/{i}/at", 2 * i + j)], name, axis=0)
             replacing[f"{part}.{i}"] = insert(first, "Unsqueeze", [one, axis], f"{name}/batch")
     for name, value in replacing.items():
         taken[name].replace_all_uses_with(value)

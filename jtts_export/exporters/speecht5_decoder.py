@@ -13,9 +13,10 @@ import numpy as np
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
-from transformers import SpeechT5ForTextToSpeech
 
 from jtts_export.surgery import add_constant
+
+from .speecht5_networks import joined
 
 MICROSOFT = "com.microsoft"
 IR_VERSION = 10  # what onnxruntime 1.21, and so transformers.js, can read
@@ -42,7 +43,13 @@ class Builder:
         self.graph.outputs.append(value)
 
     def nodes(
-        self, op: str, inputs: Sequence[ir.Value | None], name: str, outputs: int = 1, domain: str = "", **attributes: Any
+        self,
+        op: str,
+        inputs: Sequence[ir.Value | None],
+        name: str,
+        outputs: int = 1,
+        domain: str = "",
+        **attributes: Any,
     ) -> Sequence[ir.Value]:
         node = ir.node(op, list(inputs), attributes or None, domain=domain, num_outputs=outputs, name=name)
         for i, value in enumerate(node.outputs):
@@ -50,7 +57,9 @@ class Builder:
         self.graph.append(node)
         return node.outputs
 
-    def node(self, op: str, inputs: Sequence[ir.Value | None], name: str, domain: str = "", **attributes: Any) -> ir.Value:
+    def node(
+        self, op: str, inputs: Sequence[ir.Value | None], name: str, domain: str = "", **attributes: Any
+    ) -> ir.Value:
         return self.nodes(op, inputs, name, domain=domain, **attributes)[0]
 
     def matmul(self, x: ir.Value, name: str, weight: Tensor) -> ir.Value:
@@ -62,14 +71,15 @@ class Builder:
 
 
 @torch.no_grad()
-def decoder_step(model: SpeechT5ForTextToSpeech, masks: np.ndarray, opset: int) -> ir.Model:
-    """The graph of one step.
+def decoder_step(model: Any, masks: np.ndarray, opset: int) -> ir.Model:
+    """The graph of one step of transformers' SpeechT5ForTextToSpeech.
 
     masks: u8 [steps, layers, units], the prenet's dropout: 1 keeps a unit. Becomes `prenet_mask`, an initializer
     that a caller may override.
 
     Inputs: frame [1, mels] (the last one made, zeros at first); position int32 [1] (steps made so far);
-    speaker_embeddings [1, size]; key.N and value.N as the encoder makes them; past_key_values.N.decoder.key and
+    speaker_embeddings [1, size]; key.N [1, heads, head size, tokens] and value.N [1, heads, tokens, head size], as
+    the encoder makes them; past_key_values.N.decoder.key and
     .value [1, heads, past, head size]. Outputs: spectrum [reduction, mels], prob [reduction] (of the end), and
     present.N.decoder.key and .value.
     """
@@ -81,7 +91,9 @@ def decoder_step(model: SpeechT5ForTextToSpeech, masks: np.ndarray, opset: int) 
     x = _prenet(b, model, masks, frame, position, speaker)
     one, scalar = b.constant("one", np.int32(1)), b.constant("scalar", np.zeros(0, np.int64))
     total = b.node("Add", [b.node("Reshape", [position, scalar], "steps"), one], "total")
-    x = b.node("Reshape", [x, b.constant("hidden_shape", np.array([1, 1, size]))], "prenet/hidden")
+    hidden_shape = b.constant("hidden_shape", np.array([1, 1, size]))
+    heads_shape = b.constant("heads_shape", np.array([1, heads, 1, size // heads]))
+    x = b.node("Reshape", [x, hidden_shape], "prenet/hidden")
     present = []
     for number, layer in enumerate(model.speecht5.decoder.wrapped_decoder.layers):
         name = f"decoder.layers.{number}"
@@ -90,8 +102,8 @@ def decoder_step(model: SpeechT5ForTextToSpeech, masks: np.ndarray, opset: int) 
             b.input(f"past_key_values.{number}.decoder.{part}", ir.DataType.FLOAT, [1, heads, "past", size // heads])
             for part in ("key", "value")
         ]
-        weights, biases = zip(*((p.weight, p.bias) for p in (attention.q_proj, attention.k_proj, attention.v_proj)))
-        qkv = b.linear(x, f"{name}.self_attn.qkv", torch.cat(weights), torch.cat(biases))
+        both = joined(attention.q_proj, attention.k_proj, attention.v_proj)
+        qkv = b.linear(x, f"{name}.self_attn.qkv", both.weight, both.bias)
         mixed, *made = b.nodes(
             "GroupQueryAttention",
             [qkv, None, None, *past, position, total],
@@ -104,19 +116,17 @@ def decoder_step(model: SpeechT5ForTextToSpeech, masks: np.ndarray, opset: int) 
         )
         present += [(f"present.{number}.decoder.{part}", v) for part, v in zip(("key", "value"), made, strict=True)]
         x = _skip_norm(b, mixed, x, f"{name}.self_attn", attention.out_proj, layer.self_attn_layer_norm)
-        query = b.linear(x, f"{name}.encoder_attn.q_proj", cross.q_proj.weight, cross.q_proj.bias)
-        memory = [
-            b.input(f"{part}.{number}", ir.DataType.FLOAT, [1, heads, "tokens", size // heads])
-            for part in ("key", "value")
-        ]
-        mixed = b.node(
-            "MultiHeadAttention",
-            [query, *memory],
-            f"{name}.encoder_attn/mixed",
-            domain=MICROSOFT,
-            num_heads=heads,
-            scale=cross.scaling,
-        )
+        # MultiHeadAttention would copy every key to transpose it, each step; one query against keys that lie
+        # transposed is a product of a vector and a matrix.
+        gain = cross.scaling
+        query = b.linear(x, f"{name}.encoder_attn.q_proj", cross.q_proj.weight * gain, cross.q_proj.bias * gain)
+        query = b.node("Reshape", [query, heads_shape], f"{name}.encoder_attn/query")
+        keys = b.input(f"key.{number}", ir.DataType.FLOAT, [1, heads, size // heads, "tokens"])
+        values = b.input(f"value.{number}", ir.DataType.FLOAT, [1, heads, "tokens", size // heads])
+        scores = b.node("MatMul", [query, keys], f"{name}.encoder_attn/scores")
+        shares = b.node("Softmax", [scores], f"{name}.encoder_attn/shares", axis=-1)
+        mixed = b.node("MatMul", [shares, values], f"{name}.encoder_attn/values")
+        mixed = b.node("Reshape", [mixed, hidden_shape], f"{name}.encoder_attn/mixed")
         x = _skip_norm(b, mixed, x, f"{name}.encoder_attn", cross.out_proj, layer.encoder_attn_layer_norm)
         up = b.matmul(x, f"{name}.up", forward.intermediate_dense.weight)
         bias = b.constant(f"{name}.up.bias", forward.intermediate_dense.bias)
@@ -130,7 +140,7 @@ def decoder_step(model: SpeechT5ForTextToSpeech, masks: np.ndarray, opset: int) 
 
 def _prenet(
     b: Builder,
-    model: SpeechT5ForTextToSpeech,
+    model: Any,
     masks: np.ndarray,
     frame: ir.Value,
     position: ir.Value,
@@ -165,7 +175,13 @@ def _prenet(
 
 
 def _skip_norm(
-    b: Builder, mixed: ir.Value, skip: ir.Value, name: str, linear: nn.Linear, norm: nn.LayerNorm, part: str = "out_proj"
+    b: Builder,
+    mixed: ir.Value,
+    skip: ir.Value,
+    name: str,
+    linear: nn.Linear,
+    norm: nn.LayerNorm,
+    part: str = "out_proj",
 ) -> ir.Value:
     """norm(linear(mixed) + skip)."""
     out = b.matmul(mixed, f"{name}.{part}", linear.weight)
@@ -177,7 +193,7 @@ def _skip_norm(
     return b.node("SkipLayerNormalization", inputs, f"{name}.{part}/norm", domain=MICROSOFT, epsilon=norm.eps)
 
 
-def _heads(b: Builder, model: SpeechT5ForTextToSpeech, x: ir.Value) -> None:
+def _heads(b: Builder, model: Any, x: ir.Value) -> None:
     postnet, config = model.speech_decoder_postnet, model.config
     frames = b.linear(x, "decoder.feat_out", postnet.feat_out.weight, postnet.feat_out.bias)
     shape = [config.reduction_factor, config.num_mel_bins]

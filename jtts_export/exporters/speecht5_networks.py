@@ -1,27 +1,28 @@
 """SpeechT5's encoder and vocoder as they are exported: transformers' weights, in the forms that run fastest.
 
-All for one utterance: there is no padding, and so no mask.
+All for one utterance: there is no padding, and so no mask. `model` and `vocoder` are SpeechT5ForTextToSpeech and
+SpeechT5HifiGan.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import SpeechT5ForTextToSpeech, SpeechT5HifiGan
 
 
 class Encoder(nn.Module):
     """Text to what the decoder's cross-attention reads: keys and values of every decoder layer.
 
     input_ids int64 [1, tokens] -> all of them in one, f32 [1, tokens, 2 x layers x hidden]; a mask of ones, int64
-    [1, tokens]; key and value of each decoder layer, f32 [1, heads, tokens, head size]; and the encoder's last
-    states, f32 [1, tokens, hidden].
+    [1, tokens]; key f32 [1, heads, head size, tokens] and value f32 [1, heads, tokens, head size] of each decoder
+    layer; and the encoder's last states, f32 [1, tokens, hidden].
     """
 
-    def __init__(self, model: SpeechT5ForTextToSpeech) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
         encoder = model.speecht5.encoder
         prenet, wrapped = encoder.prenet, encoder.wrapped_encoder
@@ -45,14 +46,15 @@ class Encoder(nn.Module):
         for layer in self.layers:
             x = layer(x, relative)
         pairs = [linear(x) for linear in self.cross]
-        cross = [split_heads(half, self.heads) for pair in pairs for half in pair.chunk(2, -1)]
+        halves = [[split_heads(half, self.heads) for half in pair.chunk(2, -1)] for pair in pairs]
+        cross = [tensor for key, value in halves for tensor in (key.transpose(2, 3), value)]
         return torch.cat(pairs, -1), torch.ones_like(input_ids), *cross, x
 
 
 class EncoderLayer(nn.Module):
     """Post-norm transformer layer with relative positions (Shaw et al. 2018) on the keys."""
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: Any) -> None:
         super().__init__()
         attention = layer.attention
         self.heads = attention.num_heads
@@ -76,7 +78,7 @@ class Vocoder(nn.Module):
     Convolutions over [1, channels, 1, frames]: onnxruntime has faster ones for two dimensions than for one.
     """
 
-    def __init__(self, model: SpeechT5ForTextToSpeech, vocoder: SpeechT5HifiGan) -> None:
+    def __init__(self, model: Any, vocoder: Any) -> None:
         super().__init__()
         self.postnet = nn.ModuleList(
             flat(folded(layer.conv, layer.batch_norm)) for layer in model.speech_decoder_postnet.layers
@@ -87,11 +89,29 @@ class Vocoder(nn.Module):
         self.slope = vocoder.config.leaky_relu_slope
         self.branches = vocoder.num_kernels
         self.pre = flat(vocoder.conv_pre)
-        self.ups = nn.ModuleList(
+        self.ups: Any = nn.ModuleList(
             PixelShuffle(up, 1.0 if i == 0 else 1 / self.branches) for i, up in enumerate(vocoder.upsampler)
         )
-        self.blocks = nn.ModuleList(ResidualBlock(block, self.slope) for block in vocoder.resblocks)
+        self.blocks: Any = nn.ModuleList(ResidualBlock(block, self.slope) for block in vocoder.resblocks)
         self.post = flat(scaled(vocoder.conv_post, 1 / self.branches))
+        self._level()
+
+    @torch.no_grad()
+    def _level(self) -> None:
+        """Give all channels between the blocks of a rate the same strength, as the weights that add to them
+        predict it: leaky ReLUs and sums do not mind, and quantized they can share one scale."""
+        followers = [*(up.conv for up in self.ups[1:]), self.post]
+        for i, (up, follower) in enumerate(zip(self.ups, followers, strict=True)):
+            blocks = self.blocks[i * self.branches : (i + 1) * self.branches]
+            adding = [conv for block in blocks for conv in block.second]
+            strength = sum(conv.weight.square().sum((1, 2, 3)) for conv in adding).sqrt()
+            strength = torch.where(strength > 0, strength, 1.0)
+            strength = strength / strength.log().mean().exp()
+            for conv, gain in [(up.conv, strength.repeat_interleave(up.stride)), *((c, strength) for c in adding)]:
+                conv.weight /= gain[:, None, None, None]
+                conv.bias /= gain
+            for conv in [follower, *(conv for block in blocks for conv in block.first)]:
+                conv.weight *= strength[:, None, None]
 
     @property
     def context_frames(self) -> int:
@@ -121,7 +141,7 @@ class Vocoder(nn.Module):
 class ResidualBlock(nn.Module):
     """HiFi-GAN's: pairs of convolutions, the first of each pair dilated."""
 
-    def __init__(self, block: nn.Module, slope: float) -> None:
+    def __init__(self, block: Any, slope: float) -> None:
         super().__init__()
         self.first = nn.ModuleList(flat(conv) for conv in block.convs1)
         self.second = nn.ModuleList(flat(conv) for conv in block.convs2)
@@ -142,7 +162,7 @@ class PixelShuffle(nn.Module):
     """A transposed convolution as a convolution to all phases of its stride, then interleaved: the same sums,
     without onnxruntime's slow ConvTranspose."""
 
-    def __init__(self, up: nn.ConvTranspose1d, gain: float) -> None:
+    def __init__(self, up: Any, gain: float) -> None:
         super().__init__()
         (stride,), (kernel,), (padding,) = up.stride, up.kernel_size, up.padding
         # Phase p of output t sums w[k] x[t - d] over the taps with k = stride d + p + padding.
@@ -188,7 +208,7 @@ def joined(*linears: nn.Linear) -> nn.Linear:
 
 
 @torch.no_grad()
-def scaled(linear: nn.Module, gain: float) -> nn.Module:
+def scaled(linear: Any, gain: float) -> Any:
     """A linear map or convolution of the input times `gain`; a linear map's bias is scaled as well."""
     if isinstance(linear, nn.Linear):
         new: nn.Module = nn.Linear(linear.in_features, linear.out_features)
@@ -201,7 +221,7 @@ def scaled(linear: nn.Module, gain: float) -> nn.Module:
 
 
 @torch.no_grad()
-def folded(conv: nn.Conv1d, norm: nn.BatchNorm1d) -> nn.Conv1d:
+def folded(conv: Any, norm: Any) -> nn.Conv1d:
     """A convolution and the batch norm behind it, as one convolution."""
     gain = norm.weight / (norm.running_var + norm.eps).sqrt()
     new = nn.Conv1d(conv.in_channels, conv.out_channels, conv.kernel_size, padding=conv.padding)
@@ -211,11 +231,11 @@ def folded(conv: nn.Conv1d, norm: nn.BatchNorm1d) -> nn.Conv1d:
 
 
 @torch.no_grad()
-def flat(conv: nn.Conv1d) -> nn.Conv2d:
+def flat(conv: Any) -> nn.Conv2d:
     """The same convolution over [1, channels, 1, frames]."""
     padding, dilation = int(conv.padding[0]), conv.dilation[0]
     new = nn.Conv2d(
         conv.in_channels, conv.out_channels, (1, conv.kernel_size[0]), padding=(0, padding), dilation=(1, dilation)
     )
-    new.weight, new.bias = nn.Parameter(conv.weight[:, :, None]), nn.Parameter(conv.bias)
+    new.weight, new.bias = nn.Parameter(conv.weight[:, :, None].clone()), nn.Parameter(conv.bias.clone())
     return new

@@ -18,7 +18,7 @@ OPERATORS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operat
 
 # Every metric that a gate can name, and what it says. validate/ measures exactly these.
 METRICS = {
-    "size_mb": "size of the variant's graphs, 10^6 bytes",
+    "size_mb": "size of the graphs that one client loads, 10^6 bytes",
     "size_ratio_vs_fp32": "that size over fp32's",
     "rtf_warm_p50": "real-time factor, median over warm calls",
     "rtf_warm_p95": "real-time factor, 95th percentile over warm calls",

@@ -64,10 +64,14 @@ def quantize(model: ir.Model, recipe: Recipe, convs: Mapping[str, static_conv.Pa
     followers = _followers(static)
     led = set(followers.values())
     for name, weight in static.items():
-        p, next_one = convs[name], convs[followers[name]] if name in followers else None
-        p = p.led(next_one) if next_one else p
-        levels = schemes[name].table_levels  # type: ignore[union-attr]
-        static_conv.apply(model, name, weight, p, levels, name in led, next_one.lead if next_one else None)
+        p, scheme, out = convs[name], schemes[name], None
+        assert isinstance(scheme, StaticConv)
+        if name in followers:
+            follower = convs[followers[name]]
+            p, out = p.leading_to(follower), follower.lead
+        elif not scheme.channels:
+            p, out = p.evenly(), p.common
+        static_conv.apply(model, name, weight, p, scheme.table_levels, name in led, out)
     for name, scheme in schemes.items():
         if isinstance(scheme, StoredInt):
             store_int(model, name, weights[name], scheme.bits)

@@ -75,4 +75,6 @@ def _feeds(
     if not made:
         return [{n: case.inputs[n] for n in inputs} for case in cases]
     runner = model.runner({n: ir.to_proto(g) for n, g in graphs.items()}, threads, True)
-    return [{n: v for n, v in {**case.inputs, **runner.taps(case.inputs, made)}.items() if n in inputs} for case in cases]
+    return [
+        {n: v for n, v in {**case.inputs, **runner.taps(case.inputs, made)}.items() if n in inputs} for case in cases
+    ]

@@ -51,7 +51,8 @@ def blocked(model: ir.Model, name: str, weight: Weight, block: int) -> None:
 
 
 def _steps(reach: np.ndarray) -> np.ndarray:
-    return np.where(reach > 0, reach / 127, 1).astype(np.float32)
+    # MatMulNBits adds up multiples of a step before it takes the zero point off: what is zero needs a tiny one.
+    return (np.maximum(reach, 1e-20) / 127).astype(np.float32)
 
 
 def _swap(model: ir.Model, node: ir.Node, output: ir.Value) -> None:

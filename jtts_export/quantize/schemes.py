@@ -9,8 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-
-SMALLEST_BLOCK = 32
+SMALLEST_BLOCK: Literal[32] = 32
 
 
 class _Scheme(BaseModel):
@@ -21,10 +20,12 @@ class StaticConv(_Scheme):
     """int8 arithmetic: u8 activations and s8 weights, both scaled from calibration, as Q/DQ around a Conv.
 
     table_levels: resolution of the table that replaces a snake activation ahead of the Conv; 0 keeps the
-    activation in float.
+    activation in float. channels: a scale for each output channel; one for all of them is faster, and as good where
+    all are alike.
     """
 
     kind: Literal["static-conv"] = "static-conv"
+    channels: bool = True
     table_levels: int = Field(default=1024, ge=0, le=1 << 16)
 
 

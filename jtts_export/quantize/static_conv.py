@@ -12,7 +12,8 @@ and takes longer than the convolution.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace as changed
+import dataclasses
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -41,34 +42,42 @@ class Parameters:
     bias: np.ndarray  # s32 [out], in units of weight_scale
     out_scale: np.ndarray  # f32 [out]
     out_zero: np.ndarray  # u8 [out]
-    lead: Lead | None = None
+    common: Steps  # of the output, where all channels share one
+    lead: Steps | None = None  # of what a leaky ReLU ahead takes, in units of `scale`
 
-    def led(self, follower: Parameters) -> Parameters:
-        """The same convolution, its output in the steps of the leaky ReLU that leads to `follower`."""
+    def evenly(self) -> Parameters:
+        """With the common steps for every output channel."""
+        return self._stepping(np.full(len(self.out_scale), self.common.gain), self.common.zero)
+
+    def leading_to(self, follower: Parameters) -> Parameters:
+        """With the output in the steps of the leaky ReLU ahead of `follower`."""
         assert follower.lead is not None
-        out_scale = (follower.lead.gain * follower.scale).astype(np.float32)
+        return self._stepping(follower.lead.gain * follower.scale, follower.lead.zero)
+
+    def _stepping(self, out_scale: np.ndarray, zero: int) -> Parameters:
+        out_scale = out_scale.astype(np.float32)
         ratio = self.out_scale / out_scale
-        offset = (self.bias * self.weight_scale.astype(np.float64) - self.out_zero) * ratio + follower.lead.zero
-        weight_scale = (self.weight_scale * ratio).astype(np.float32)
-        return changed(
+        offset = (self.bias * self.weight_scale.astype(np.float64) - self.out_zero) * ratio + zero
+        # Where weights are silent in these steps, the zero point is a bias that sets the scale, as in fit().
+        weight_scale = np.maximum(self.weight_scale * ratio, np.abs(offset) / BIAS_LIMIT).astype(np.float32)
+        return dataclasses.replace(
             self,
             weight_scale=weight_scale,
             bias=_whole(offset / weight_scale),
             out_scale=out_scale,
-            out_zero=np.full(len(out_scale), follower.lead.zero, np.uint8),
+            out_zero=np.full(len(out_scale), zero, np.uint8),
         )
 
 
 @dataclass(frozen=True)
-class Lead:
-    """What a leaky ReLU ahead of a convolution takes, where it is a table from u8 to u8: zero point, and steps
-    `gain` times those of the convolution's input, in every channel."""
+class Steps:
+    """u8 levels that all channels share: real = (q - zero) * gain."""
 
     gain: float
     zero: int
 
 
-def fit_lead(p: Parameters, inputs: np.ndarray, slope: float) -> Lead:
+def fit_lead(p: Parameters, inputs: np.ndarray, slope: float) -> Steps:
     """The best leaky ReLU from u8 to u8 ahead of `p`. inputs: f32 [in, samples], what the ReLU takes.
 
     What is negative reaches the convolution `slope` times smaller: it needs few of the levels.
@@ -77,13 +86,13 @@ def fit_lead(p: Parameters, inputs: np.ndarray, slope: float) -> Lead:
     wanted = np.where(steps > 0, steps, slope * steps)
     weight = (p.weight.reshape(*p.weight.shape[:2], -1).astype(np.float32) ** 2).sum((0, 2))[:, None]
 
-    def error(lead: Lead) -> float:
+    def error(lead: Steps) -> float:
         q = np.clip(np.round(steps / lead.gain), -lead.zero, LEVELS - lead.zero) * lead.gain
         made = np.clip(np.round(np.where(q > 0, q, slope * q)), -p.zero, LEVELS - p.zero)
         return float((weight * (made - wanted) ** 2).sum())
 
     tops = (LEVELS - p.zero) * CLIP_FACTORS[:6]
-    return min((Lead(float(top / (LEVELS - z)), z) for z in LEAD_ZEROS for top in tops), key=error)
+    return min((Steps(float(top / (LEVELS - z)), z) for z in LEAD_ZEROS for top in tops), key=error)
 
 
 def _whole(values: np.ndarray) -> np.ndarray:
@@ -108,6 +117,7 @@ def fit(weight: np.ndarray, bias: np.ndarray, inputs: np.ndarray, outputs: np.nd
     scale = np.where(scale > 0, scale, 1).astype(np.float32)
     scaled = weight * scale[None, :, None]
     out_scale, out_zero = _output_scales(outputs)
+    (gain,), (middle,) = _output_scales(outputs.reshape(1, -1))
     # Where weights are tiny beside the bias (a channel that training has silenced), the bias sets the step.
     step = np.maximum(_weight_steps(scaled, power / scale**2), (np.abs(bias) + LEVELS * out_scale) / BIAS_LIMIT)
     integers = np.clip(np.round(scaled / step[:, None, None]), -127, 127)
@@ -123,6 +133,7 @@ def fit(weight: np.ndarray, bias: np.ndarray, inputs: np.ndarray, outputs: np.nd
         bias=_whole(offset / weight_scale),
         out_scale=out_scale,
         out_zero=out_zero,
+        common=Steps(float(gain), int(middle)),
     )
 
 
@@ -201,12 +212,12 @@ def _output_scales(outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def apply(
-    model: ir.Model, name: str, weight: Weight, p: Parameters, table_levels: int, led: bool, leads: Lead | None
+    model: ir.Model, name: str, weight: Weight, p: Parameters, table_levels: int, led: bool, out: Steps | None
 ) -> None:
     """Rewrite the weight's Conv: quantized input (through a table after a snake), Conv in Q/DQ, float output.
 
-    led: the leaky ReLU ahead of the Conv takes and gives u8; leads: so does the one behind it, as it says. Its
-    Q/DQ have one scale then, and onnxruntime makes a table of it.
+    led: the leaky ReLU ahead of the Conv takes and gives u8, so that onnxruntime makes a table of it; out: the
+    steps of the output, where they are the same for all channels.
     """
     graph, conv = model.graph, weight.node
     base = conv.name or name
@@ -231,13 +242,13 @@ def apply(
     attributes = {k: v.value for k, v in conv.attributes.items()}
     y = insert(conv, "Conv", [x, w, b], f"{base}/int8", **attributes)
     q = insert(conv, "QuantizeLinear", [y, one, const("q_zero", np.uint8(0))], f"{base}/q")
-    if leads:
-        gain, middle = const("out_gain", np.float32(leads.gain)), const("out_zero", np.uint8(leads.zero))
-        out = insert(conv, "DequantizeLinear", [q, gain, middle], f"{base}/dequantize")
+    if out:
+        gain, middle = const("out_gain", np.float32(out.gain)), const("out_zero", np.uint8(out.zero))
+        real = insert(conv, "DequantizeLinear", [q, gain, middle], f"{base}/dequantize")
     else:
         scales, zeros = const("out_scale", p.out_scale), const("out_zero", p.out_zero)
-        out = insert(conv, "DequantizeLinear", [q, scales, zeros], f"{base}/dequantize", axis=1)
-    replace(conv.outputs[0], out)
+        real = insert(conv, "DequantizeLinear", [q, scales, zeros], f"{base}/dequantize", axis=1)
+    replace(conv.outputs[0], real)
 
 
 def follower(conv: ir.Node) -> ir.Node | None:

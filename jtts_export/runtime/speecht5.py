@@ -7,6 +7,7 @@ audio = tts.synthesize("Hello there.", voice="slt").audio
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 GRAPHS = ENCODER, DECODER, VOCODER = "onnx/encoder_model", "onnx/decoder", "vocoder/onnx/model"
 CONTEXT = "context_frames"  # in the vocoder's metadata: on each side, what a frame's audio depends on
-FIRST_FRAMES, MOST_FRAMES = 12, 192  # of a streamed chunk: the first is short, each next one twice as long
+FIRST_FRAMES, MOST_FRAMES = 6, 192  # of a streamed chunk: the first is short, each next one twice as long
 TOKENIZER = "tokenizer.json"
 
 
@@ -39,7 +40,7 @@ class Speech:
 
 
 class Engine:
-    """Encoder, decoder and vocoder: tokens and x-vector in, audio out. For one thread at a time."""
+    """Encoder, decoder and vocoder: tokens and x-vector in, audio out."""
 
     def __init__(self, files: Mapping[str, Path], threads: int = 0) -> None:
         self._encoder = session(files[ENCODER], threads)
@@ -49,22 +50,26 @@ class Engine:
 
     def speak(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """One utterance, float32 [samples]. inputs: see Decoder.steps()."""
-        frames = [spectrum for spectrum, _ in self._decoder.steps(self._encode(inputs), inputs)]
+        frames = [spectrum for spectrum, _ in self.steps(inputs)]
         return self._vocode(np.concatenate(frames))
 
     def stream(self, inputs: Mapping[str, np.ndarray]) -> Iterator[np.ndarray]:
         """The same in pieces, float32 [samples], each as soon as the frames that it depends on are there."""
         frames: list[np.ndarray] = []
         made, spoken, size = 0, 0, FIRST_FRAMES
-        for spectrum, _ in self._decoder.steps(self._encode(inputs), inputs):
+        for spectrum, _ in self.steps(inputs):
             frames.append(spectrum)
             made += len(spectrum)
             if made >= spoken + size + self.context:
-                yield self._piece(frames, spoken, spoken + size)
+                yield self.piece(frames, spoken, spoken + size)
                 spoken, size = spoken + size, min(2 * size, MOST_FRAMES)
-        yield self._piece(frames, spoken, made)
+        yield self.piece(frames, spoken, made)
 
-    def _piece(self, frames: list[np.ndarray], start: int, end: int) -> np.ndarray:
+    def steps(self, inputs: Mapping[str, np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Spectrum and stop probabilities, step by step: see Decoder.steps()."""
+        return self._decoder.steps(self._encode(inputs), inputs)
+
+    def piece(self, frames: list[np.ndarray], start: int, end: int) -> np.ndarray:
         """Audio of frames `start` to `end`, with the context they need around them."""
         reduction = self._decoder.reduction
         first = max(0, start - self.context) // reduction
@@ -89,7 +94,7 @@ class Engine:
 
 
 class SpeechT5:
-    """Graphs, tokenizer and speakers. Loading takes a second; keep and reuse the object, one a thread."""
+    """Graphs, tokenizer and speakers. Loading takes a second; keep and reuse the object."""
 
     def __init__(
         self,
@@ -106,8 +111,9 @@ class SpeechT5:
         self.sample_rate_hz = int(config["vocoder"]["sampling_rate"])
         self.max_tokens = int(config["model"]["max_text_positions"])
         self._tokenizer = Tokenizer.from_str(json.dumps(config["tokenizer"]))
-        self._unknown = self._tokenizer.token_to_id("<unk>")
-        self._end = int(config["model"]["eos_token_id"])
+        # What is left of a text of which nothing can be said.
+        silent = self._tokenizer.token_to_id("<unk>"), self._tokenizer.token_to_id("\u2581")
+        self._silent = {*silent, int(config["model"]["eos_token_id"])}
         self._width = int(config["model"]["speaker_embedding_dim"])
         self._files, self._threads = files, threads
         self._engine = Engine(files, threads)
@@ -142,8 +148,8 @@ class SpeechT5:
 
     def tokens(self, text: str) -> np.ndarray:
         """int64 [1, tokens], the end token last. Raises BadInput where nothing is left to say."""
-        ids = self._tokenizer.encode(text).ids
-        if not any(i not in (self._unknown, self._end) for i in ids):
+        ids = self._ids(text)
+        if self._silent.issuperset(ids):
             raise BadInput("the text holds nothing that this checkpoint can say")
         if len(ids) > self.max_tokens:
             raise BadInput(f"a sentence of {len(ids)} tokens is too long; this checkpoint takes {self.max_tokens}")
@@ -154,17 +160,27 @@ class SpeechT5:
         name = voice or next(iter(self.voices))
         if name in self.voices:
             return self.voices[name][None]
-        if not Path(name).is_file():
+        if not os.path.isfile(name):  # noqa: PTH113 - a name of any length
             raise BadInput(f"unknown voice '{name}'; voices: {', '.join(sorted(self.voices))}, or an x-vector's file")
         return read_speaker(Path(name), self._width)[None]
 
     def _requests(self, text: str, voice: str) -> list[dict[str, np.ndarray]]:
         if not text.strip():
             raise BadInput("the text is empty")
-        speaker, pieces = self.speaker(voice), [text]
-        if len(self._tokenizer.encode(text).ids) > self.max_tokens:
-            pieces = split_phonemes(text, self.max_tokens - 2)  # a character is a token; a mark ahead, an end behind
-        return [{"input_ids": self.tokens(piece), "speaker_embeddings": speaker} for piece in pieces]
+        speaker = self.speaker(voice)
+        # A character is a token; a mark ahead, an end behind.
+        pieces = [p for p in self._pieces(text, self.max_tokens - 2) if not self._silent.issuperset(self._ids(p))]
+        return [{"input_ids": self.tokens(piece), "speaker_embeddings": speaker} for piece in pieces or [text]]
+
+    def _pieces(self, text: str, limit: int) -> list[str]:
+        """The text whole if it fits, else in pieces of at most `limit` characters: of fewer where some, as an
+        ellipsis, are several tokens."""
+        if len(self._ids(text)) <= self.max_tokens or limit < 1:
+            return [text]
+        return [part for piece in split_phonemes(text, limit) for part in self._pieces(piece, limit // 2)]
+
+    def _ids(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text).ids
 
 
 Runtime = SpeechT5
@@ -173,9 +189,10 @@ Runtime = SpeechT5
 def read_speaker(path: Path, size: int) -> np.ndarray:
     """An x-vector float32 [size] from a .npy file, or one of raw little-endian float32. Raises BadInput naming it."""
     try:
-        raw = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.fromfile(path, "<f4")
-        vector = np.asarray(raw, np.float32).reshape(-1)
-    except (OSError, ValueError) as error:
+        raw = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.frombuffer(path.read_bytes(), "<f4")
+        with np.errstate(over="ignore"):
+            vector = raw.astype(np.float32, casting="same_kind").reshape(-1)
+    except Exception as error:  # there is no telling what damaged bytes raise
         raise BadInput(f"{path} holds no x-vector: {error}") from error
     if len(vector) != size or not np.isfinite(vector).all() or not vector.any():
         raise BadInput(f"{path} holds no x-vector: {size} finite numbers are wanted, it has {len(vector)}")

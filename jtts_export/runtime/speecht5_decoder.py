@@ -20,7 +20,7 @@ Memory = Mapping[str, "np.ndarray | ort.OrtValue"]
 
 
 class Decoder:
-    """One decoder graph. Speaks one utterance at a time; a second thread needs a decoder of its own."""
+    """One decoder graph, for any number of utterances and threads at once."""
 
     def __init__(self, session: ort.InferenceSession) -> None:
         inputs = {i.name: i.shape for i in session.get_inputs()}
@@ -33,16 +33,14 @@ class Decoder:
         self.reduction, self.mels = outputs["spectrum"]
         self.max_steps = int(masks["prenet_mask"][0])
 
-    def steps(
-        self, memory: Memory, inputs: Mapping[str, np.ndarray]
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def steps(self, memory: Memory, inputs: Mapping[str, np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Spectrum f32 [reduction, mels] and stop probability f32 [reduction] of each step, to the last.
 
-        memory: key.N and value.N, f32 [1, heads, tokens, head size]. inputs: input_ids, speaker_embeddings; and,
-        where transformers' defaults are not wanted, min_steps, max_steps, threshold, prenet_mask; `spectrogram`
-        f32 [frames, mels] is fed back instead of what the steps make. Ends as transformers' generate_speech does:
-        where the sum of the probabilities reaches the threshold, or at max_steps. Raises BadInput where speech
-        goes on beyond the positions that the checkpoint has.
+        memory: key.N f32 [1, heads, head size, tokens] and value.N f32 [1, heads, tokens, head size]. inputs:
+        input_ids, speaker_embeddings; and, where transformers' defaults are not wanted, min_steps, max_steps,
+        threshold, prenet_mask; `spectrogram` f32 [frames, mels] is fed back instead of what the steps make. Ends as
+        transformers' generate_speech does: where the sum of the probabilities reaches the threshold, or at
+        max_steps. Raises BadInput where speech goes on beyond the positions that the checkpoint has.
         """
         tokens = inputs["input_ids"].shape[1]
         least = int(inputs.get("min_steps", 0))

@@ -127,9 +127,10 @@ class ClientDecoder:
 
 
 def unpack(encoder_outputs: np.ndarray, heads: int, head_size: int) -> dict[str, np.ndarray]:
-    """encoder_outputs -> key.N and value.N, f32 [1, heads, tokens, head size]."""
-    split = encoder_outputs.reshape(encoder_outputs.shape[1], -1, 2, heads, head_size).transpose(1, 2, 3, 0, 4)
-    return {f"{part}.{i}": np.ascontiguousarray(kv[j])[None] for i, kv in enumerate(split) for j, part in enumerate(("key", "value"))}
+    """encoder_outputs -> key.N f32 [1, heads, head size, tokens] and value.N f32 [1, heads, tokens, head size]."""
+    layers = encoder_outputs.reshape(encoder_outputs.shape[1], -1, 2, heads, head_size).transpose(1, 2, 3, 0, 4)
+    keys = {f"key.{i}": key[None].swapaxes(2, 3) for i, (key, _) in enumerate(layers)}
+    return keys | {f"value.{i}": value[None] for i, (_, value) in enumerate(layers)}
 
 
 def _graph_of(tap: str) -> str:

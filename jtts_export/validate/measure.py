@@ -66,7 +66,8 @@ def validate(
         metrics, rows = compare(parity, expected, model.runner(graphs, threads, True), cases)
         variants[variant] = {"metrics": spread.relate(metrics), "rows": rows}
     timed = model.cases(loaded.config, loaded.voices, "timed")
-    for variant, measured in _resources(name, model.parity.sample_rate_hz, files, [timed[0], *cases, timed[-1]], threads, tell).items():
+    utterances = [timed[0], *cases, timed[-1]]
+    for variant, measured in _resources(name, model, files, utterances, threads, tell).items():
         variants[variant]["metrics"] |= measured
     for variant, measured in _speeds(name, model, loaded, files, timed, threads, tell).items():
         variants[variant]["metrics"] |= measured["metrics"]
@@ -79,10 +80,10 @@ def validate(
 
 
 def _resources(
-    name: str, rate_hz: int, files: Mapping[str, Files], utterances: Sequence[Case], threads: int, tell: Tell
+    name: str, model: Model, files: Mapping[str, Files], utterances: Sequence[Case], threads: int, tell: Tell
 ) -> dict[str, dict[str, float]]:
     """Sizes, and cold times and memory, each in a process of its own."""
-    sizes = {variant: sum(p.stat().st_size for p in graphs.values()) for variant, graphs in files.items()}
+    sizes = {v: sum(graphs[g].stat().st_size for g in model.graphs) for v, graphs in files.items()}
     measured = {}
     with tempfile.TemporaryDirectory() as folder:
         fed = Path(folder) / "cases.npz"
@@ -94,7 +95,7 @@ def _resources(
                 "size_mb": sizes[variant] / 1e6,
                 "size_ratio_vs_fp32": sizes[variant] / sizes["fp32"],
                 "load_ms": cold["load_ms"],
-                "rtf_cold": cold["first_ms"] / 1e3 / (cold["first_samples"] / rate_hz),
+                "rtf_cold": cold["first_ms"] / 1e3 / (cold["first_samples"] / model.parity.sample_rate_hz),
                 "ttfa_cold_ms": cold["first_ms"],
                 "rss_peak_mb": cold["rss_peak_mb"],
             }
@@ -162,4 +163,3 @@ def _first_audio(model: Model, loaded: Loaded, files: Files, threads: int) -> np
         speak()
         times[i] = 1e3 * (time.perf_counter() - start)
     return times
-

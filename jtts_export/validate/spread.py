@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .audio import log_mel_l1, snr_db
-from .parity import Metrics, Parity, Stage
+from .parity import Metrics, Parity
 from .runner import Arrays, Case, Runner
 
 _RESEED, _FP64 = "spread_reseed_", "spread_fp64_"
@@ -40,23 +40,26 @@ def measure_spread(
 ) -> Spread:
     """`reseeded`: the reference with another draw; `double`: the reference in float64. The first case alone is run
     in float64."""
-    case, taps = cases[0], expected[0]
+    timing = set(parity.timing)
 
-    def snr(runner: Runner, stage: Stage) -> float:
-        forced = {name: taps[name] for name in stage.forced}
-        return snr_db(taps[stage.tap], runner.taps(case.inputs, [stage.tap], forced)[stage.tap])
+    def measured(runner: Runner, case: Case, taps: Arrays, stages: Sequence[str]) -> Metrics:
+        """One synthesis for what is forced alike: the whole audio, and such stages."""
+        whole = [parity.stage(name) for name in stages if set(parity.stage(name).forced) == timing]
+        wanted = {parity.audio, *(stage.tap for stage in whole)}
+        made = runner.taps(case.inputs, sorted(wanted), {name: taps[name] for name in timing})
+        audio, exact = made[parity.audio].reshape(-1), taps[parity.audio].reshape(-1)
+        found = {stage.name: snr_db(taps[stage.tap], made[stage.tap]) for stage in whole}
+        for stage in (parity.stage(name) for name in stages if name not in found):
+            forced = {name: taps[name] for name in stage.forced}
+            found[stage.name] = snr_db(taps[stage.tap], runner.taps(case.inputs, [stage.tap], forced)[stage.tap])
+        distance = log_mel_l1(audio, exact, parity.sample_rate_hz)
+        return {"log_mel_l1": distance, **{f"{name}_snr_db": value for name, value in found.items()}}
 
-    def distance(runner: Runner, case: Case, taps: Arrays) -> float:
-        timing = {name: taps[name] for name in parity.timing}
-        audio = runner.taps(case.inputs, [parity.audio], timing)[parity.audio]
-        return log_mel_l1(audio.reshape(-1), taps[parity.audio].reshape(-1), parity.sample_rate_hz)
-
-    pairs = list(zip(cases, expected, strict=True))
+    drawn = [measured(reseeded, c, t, parity.reseed) for c, t in zip(cases, expected, strict=True)]
+    exact = measured(double, cases[0], expected[0], parity.fp64)
     return Spread(
         {
-            f"{_RESEED}log_mel_l1": sum(distance(reseeded, c, t) for c, t in pairs) / len(pairs),
-            f"{_FP64}log_mel_l1": distance(double, case, taps),
-            **{f"{_FP64}{name}_snr_db": snr(double, parity.stage(name)) for name in parity.fp64},
-            **{f"{_RESEED}{name}_snr_db": snr(reseeded, parity.stage(name)) for name in parity.reseed},
+            **{f"{_RESEED}{name}": sum(row[name] for row in drawn) / len(drawn) for name in drawn[0]},
+            **{f"{_FP64}{name}": value for name, value in exact.items()},
         }
     )

@@ -16,10 +16,22 @@ from hub_server import Hub, serve
 from scipy.io import wavfile
 
 from jtts_export import __version__
+from jtts_export.errors import BadInput
+from jtts_export.models import MODELS
 from jtts_export.models.kokoro.random import VOICES
 from jtts_export.profiles.schema import METRICS
+from jtts_export.say import say_to_file
 
-COMMANDS = (["kokoro"], ["validate"], ["inspect"], ["say"], ["models"], ["profiles"], ["profiles", "show"])
+COMMANDS = (
+    ["kokoro"],
+    ["speecht5"],
+    ["validate"],
+    ["inspect"],
+    ["say"],
+    ["models"],
+    ["profiles"],
+    ["profiles", "show"],
+)
 HEAVY = {"torch", "onnxruntime", "onnx", "numpy", "scipy", "transformers", "huggingface_hub"}
 
 
@@ -50,11 +62,13 @@ def test_every_command_has_help(tmp_path: Path, command: list[str], flag: str) -
     assert done.stdout.startswith("Usage:")
     assert done.stderr == ""
     if not command:
-        assert all(f"  {name} " in done.stdout for name in ("kokoro", "say", "validate", "inspect", "profiles"))
+        listed = ("kokoro", "speecht5", "say", "validate", "inspect", "profiles")
+        assert all(f"  {name} " in done.stdout for name in listed)
 
 
 @pytest.mark.parametrize(
-    "args", [["--help"], ["kokoro", "--help"], ["models"], ["profiles"], ["profiles", "show", "cpu"]]
+    "args",
+    [["--help"], ["kokoro", "--help"], ["speecht5", "--help"], ["models"], ["profiles"], ["profiles", "show", "cpu"]],
 )
 def test_what_only_prints_imports_nothing_heavy(tmp_path: Path, args: list[str]) -> None:
     command = [sys.executable, "-X", "importtime", *COMMAND[1:], *args]
@@ -74,11 +88,15 @@ def test_the_installed_script_is_the_same_command(tmp_path: Path) -> None:
     assert __version__ in done.stdout
 
 
-def test_models_lists_kokoro_and_where_it_comes_from(tmp_path: Path) -> None:
+def test_models_lists_every_model_and_where_it_comes_from(tmp_path: Path) -> None:
     assert "hub:hexgrad/Kokoro-82M" in run(tmp_path, "models").stdout
     listed = json.loads(run(tmp_path, "models", "--json").stdout)
     assert listed["kokoro"]["checkpoint"] == "hub:hexgrad/Kokoro-82M"
     assert listed["kokoro"]["licence"] == "Apache-2.0"
+    assert list(listed) == list(MODELS)
+    for name, info in MODELS.items():
+        assert listed[name]["checkpoint"] == info.checkpoint
+        assert [c["hub"] for c in listed[name]["companions"]] == [c.hub for c in info.companions]
 
 
 def test_profiles_can_be_listed_and_shown(tmp_path: Path) -> None:
@@ -129,6 +147,12 @@ def test_say_writes_a_wav_and_says_what_it_is(built: Built, tmp_path: Path) -> N
     assert rate == 24_000
     assert f"{len(pcm) / rate:.2f} s of audio" in done.stdout
     assert "(int8, random_a)" in done.stdout
+
+
+def test_say_refuses_what_the_model_does_not_take(built: Built, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="kokoro takes no --pitch"):
+        say_to_file(built.release, "Hello.", tmp_path / "said.wav", None, voice="", pitch=2, speed=None)
+    assert not (tmp_path / "said.wav").exists()
 
 
 def test_say_takes_the_smallest_variant_or_the_one_named(built: Built, tmp_path: Path) -> None:
@@ -191,7 +215,7 @@ def test_validate_measures_a_release_from_its_own_bytes(built: Built, tmp_path: 
     assert now.pop("release") == str(built.release)
     assert now.keys() == then.keys()
     for name, variant in now["variants"].items():
-        assert variant["sha256"] == then["variants"][name]["sha256"]
+        assert variant["files"] == then["variants"][name]["files"]
         # Nothing but time and memory may differ.
         for metric, value in then["variants"][name]["metrics"].items():
             if metric.startswith(("parity", "durations", "size")):

@@ -26,6 +26,7 @@ UNDER_WAY = (
     "validate: cold start of fp32",
     "validate: speed, round 2",
 )
+GRAPH = "graphs/onnx/model.onnx"  # in the folder of a stage
 RANDOM_KILLS = 2
 LONGEST_S = 8.0  # about what a build takes
 PACKAGING_KILLS = 25
@@ -146,7 +147,7 @@ def one(cache: Path, stage: str, name: str) -> Path:
 def test_files_cut_or_lost_in_the_cache_are_made_again(warm: Built, tmp_path: Path) -> None:
     out, cache = tmp_path / "out", warm.cache
     command = warm.again(out, "--int8", "--fp16")
-    graph = one(cache, "optimize", "graph.onnx")
+    graph = one(cache, "optimize", GRAPH)
     graph.write_bytes(graph.read_bytes()[:1000])
     one(cache, "export", "clients/voices/random_a.bin").unlink()
     one(cache, "spread", "stage.json").write_text("[]")
@@ -168,8 +169,8 @@ def change_a_digit(path: Path) -> None:
 @pytest.mark.parametrize(
     ("stage", "name", "damage"),
     [
-        ("optimize", "graph.onnx", flip_a_byte),
-        ("quantize-int8", "graph.onnx", flip_a_byte),
+        ("optimize", GRAPH, flip_a_byte),
+        ("quantize-int8", GRAPH, flip_a_byte),
         ("quantize-int8", "recipe.json", change_a_digit),
         ("export", "clients/voices/random_a.bin", flip_a_byte),
         ("validate", "validation.json", change_a_digit),

@@ -36,8 +36,9 @@ def loaded() -> Loaded:
 
 @pytest.fixture(scope="module")
 def fp32(loaded: Loaded, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("full") / "model.onnx"
-    MODEL.export(loaded, path, 17)
+    folder = tmp_path_factory.mktemp("full")
+    MODEL.export(loaded, folder, 17)
+    path = folder / f"{GRAPH.name}.onnx"
     graph = ir.load(path)
     optimize(graph)
     save(graph, path)
@@ -48,9 +49,9 @@ def fp32(loaded: Loaded, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def int8(loaded: Loaded, fp32: Path) -> tuple[Path, dict]:
     spread = spread_of(MODEL, loaded, THREADS)
     gates = load_profile("cpu").gates_for("kokoro", "int8")
-    graph, report = build_variant(
+    graphs, report = build_variant(
         MODEL,
-        ir.load(fp32),
+        {GRAPH.name: ir.load(fp32)},
         MODEL.recipes["int8"],
         loaded.config,
         loaded.voices,
@@ -60,7 +61,7 @@ def int8(loaded: Loaded, fp32: Path) -> tuple[Path, dict]:
         lambda _: None,
     )
     path = fp32.with_name("int8.onnx")
-    save(graph, path)
+    save(graphs[GRAPH.name], path)
     return path, report
 
 
@@ -71,7 +72,7 @@ def test_fp32_equals_the_reference(loaded: Loaded, fp32: Path, tokens: int) -> N
     ids[0, [0, -1]] = 0
     inputs = {"input_ids": ids, "style": loaded.voices["random_a"][tokens - 1], "speed": np.ones(1, np.float32)}
     taps = MODEL.reference(loaded, THREADS, 0, False).taps(inputs, MODEL.parity.taps)
-    runner = OnnxRunner(fp32, THREADS)
+    runner = OnnxRunner(GRAPH.name, fp32, THREADS)
     np.testing.assert_array_equal(runner.taps(inputs, ["duration"])["duration"], taps["duration"])
     forced = {name: taps[name] for name in ("duration", "f0", "n", "har")}
     measured = runner.taps(inputs, ["waveform"], forced)["waveform"]
@@ -87,7 +88,7 @@ def test_int8_earns_its_place_on_random_weights(loaded: Loaded, fp32: Path, int8
     expected = reference_taps(MODEL.parity, MODEL.reference(loaded, THREADS, 0, False), cases)
 
     def parity(file: Path) -> Metrics:
-        return compare(MODEL.parity, expected, OnnxRunner(file, THREADS), cases)[0]
+        return compare(MODEL.parity, expected, OnnxRunner(GRAPH.name, file, THREADS), cases)[0]
 
     ours, theirs = parity(path), parity(dynamic)
     assert path.stat().st_size <= 90e6

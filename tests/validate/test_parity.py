@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Sequence
 
 import kokoro_graph
 import numpy as np
@@ -16,7 +18,7 @@ from jtts_export.runtime.taps import OnnxRunner
 from jtts_export.surgery import set_constant
 from jtts_export.validate.audio import snr_db
 from jtts_export.validate.parity import Parity, Stage, compare, reference_taps
-from jtts_export.validate.runner import Case
+from jtts_export.validate.runner import Arrays, Case
 from jtts_export.validate.spread import Spread, measure_spread
 
 STAGES = ("frames", "f0", "n", "decoder")
@@ -33,7 +35,7 @@ def expected(cases: list[Case]) -> list[dict]:
 
 
 def runner_of(model: ir.Model) -> OnnxRunner:
-    return OnnxRunner(ir.to_proto(model), 1)
+    return OnnxRunner("toy", ir.to_proto(model), 1)
 
 
 def test_a_graph_compared_with_itself_is_perfect(cases: list[Case], expected: list[dict]) -> None:
@@ -151,6 +153,33 @@ def test_an_output_that_is_not_finite_is_as_wrong_as_can_be() -> None:
     assert metrics["parity_log_mel_l1"] == math.inf
 
 
+def test_stages_of_derived_graphs_are_judged_with_the_whole_only() -> None:
+    client = Stage("client", "c", forced=("d",))
+    parity = dataclasses.replace(TOY, derived=(client,))
+    assert parity.stages == TOY.stages
+    assert parity.taps == TOY.taps  # what makes `c` is not there before it is derived
+    assert parity.whole.stages == (*TOY.stages, client)
+    assert "c" in parity.whole.taps
+    assert (parity.whole.exact, parity.whole.audio, parity.whole.timing) == (TOY.exact, TOY.audio, TOY.timing)
+    assert parity.stage("decoder") is TOY.stages[1]
+    with pytest.raises(StopIteration):
+        parity.stage("client")
+
+
+def test_a_derived_stage_is_measured_like_any_other() -> None:
+    text = "(float[1,N] x) => (float[1,M] y, float[1,M] z, int64[1,K] d, float[1,M] c)"
+    body = "y = Identity(x) z = Mul(y, g) r = Round(x) d = Cast<to=7>(r) c = Mul(z, e)"
+    exact, wrong = (
+        runner_of(graph(f"{text} {{ {body} }}", {"g": np.float32([2]), "e": np.float32([gain])})) for gain in (1, 1.1)
+    )
+    parity = dataclasses.replace(TOY, derived=(Stage("client", "c", forced=("z",)),))
+    expected = reference_taps(parity.whole, exact, [LOUD])
+    assert "parity_client_snr_db" not in compare(parity, expected, wrong, [LOUD])[0]
+    metrics, _ = compare(parity.whole, expected, wrong, [LOUD])
+    assert metrics["parity_client_snr_db"] == pytest.approx(20, abs=1e-3)
+    assert metrics["parity_decoder_snr_db"] == math.inf
+
+
 def test_parity_knows_its_taps() -> None:
     assert TOY.taps == ("d", "y", "z")
     assert kokoro.PARITY.taps == ("duration", "f0", "frames", "har", "n", "waveform")
@@ -158,30 +187,61 @@ def test_parity_knows_its_taps() -> None:
 
 # The reference's own spread
 
-SPREAD = Spread(spread_reseed_log_mel_l1=0.5, spread_fp64_log_mel_l1=0.1, spread_fp64_decoder_snr_db=90.0)
+
+def spread_of(reseed: float, fp64: float, decoder_db: float) -> Spread:
+    return Spread(
+        {
+            "spread_reseed_log_mel_l1": reseed,
+            "spread_fp64_log_mel_l1": fp64,
+            "spread_fp64_decoder_snr_db": decoder_db,
+        }
+    )
+
+
+SPREAD = spread_of(0.5, 0.1, 90.0)
 
 
 def test_metrics_are_related_to_the_wider_spread() -> None:
     measured = {"parity_log_mel_l1": 0.25, "parity_decoder_snr_db": 84.0}
     related = SPREAD.relate(measured)
-    assert related == measured | vars(SPREAD) | {"parity_log_mel_ratio": 0.5, "parity_decoder_margin_db": -6.0}
-    other = Spread(spread_reseed_log_mel_l1=0.1, spread_fp64_log_mel_l1=1.0, spread_fp64_decoder_snr_db=90.0)
+    assert related == measured | SPREAD.metrics | {"parity_log_mel_ratio": 0.5, "parity_decoder_margin_db": -6.0}
+    other = spread_of(0.1, 1.0, 90.0)
     assert other.relate(measured)["parity_log_mel_ratio"] == 0.25
 
 
+def test_every_stage_that_has_a_spread_gets_a_margin_over_it() -> None:
+    """In fp64 and on another draw apart, whatever the stages are called."""
+    spread = Spread(
+        {
+            **{"spread_reseed_log_mel_l1": 0.5, "spread_fp64_log_mel_l1": 0.1},
+            **{"spread_fp64_mel_snr_db": 100.0, "spread_fp64_decoder_steps_snr_db": 110.0},
+            **{"spread_reseed_mel_snr_db": 12.0, "spread_reseed_margin_snr_db": 9.0},
+        }
+    )
+    snrs = {"mel": 30.0, "decoder_steps": 95.0, "margin": 10.0, "encoder": 70.0}
+    measured = {"parity_log_mel_l1": 0.25, **{f"parity_{name}_snr_db": value for name, value in snrs.items()}}
+    assert spread.relate(measured) == measured | spread.metrics | {
+        "parity_log_mel_ratio": 0.5,
+        "parity_mel_margin_db": -70.0,
+        "parity_decoder_steps_margin_db": -15.0,
+        "parity_mel_reseed_margin_db": 18.0,
+        "parity_margin_reseed_margin_db": 1.0,
+    }
+
+
 def test_a_reference_without_any_spread_still_relates() -> None:
-    none = Spread(spread_reseed_log_mel_l1=0, spread_fp64_log_mel_l1=0, spread_fp64_decoder_snr_db=math.inf)
+    none = spread_of(0, 0, math.inf)
     related = none.relate({"parity_log_mel_l1": 0.0, "parity_decoder_snr_db": 80.0})
     assert related["parity_log_mel_ratio"] == 0
     assert related["parity_decoder_margin_db"] == -math.inf
 
 
 def test_spread_is_measured_between_the_references() -> None:
-    parity = Parity(TOY.stages[1:], TOY.exact, "z", TOY.timing, RATE_HZ)
+    parity = Parity(TOY.stages[1:], TOY.exact, "z", TOY.timing, RATE_HZ, fp64=("decoder",))
     spoken = [LOUD, QUIET]
     expected = reference_taps(parity, toy(), spoken)
     spread = measure_spread(parity, expected, reseeded=toy(gain=4), double=toy(gain=2.002), cases=spoken)
-    assert spread.spread_reseed_log_mel_l1 == pytest.approx(
+    assert spread.metrics["spread_reseed_log_mel_l1"] == pytest.approx(
         np.mean(
             [
                 compare(parity, [e], toy(gain=4), [c])[0]["parity_log_mel_l1"]
@@ -189,8 +249,62 @@ def test_spread_is_measured_between_the_references() -> None:
             ]
         )
     )
-    assert 0 < spread.spread_fp64_log_mel_l1 < spread.spread_reseed_log_mel_l1
-    assert spread.spread_fp64_decoder_snr_db == pytest.approx(60, abs=0.1)  # a thousandth
+    assert 0 < spread.metrics["spread_fp64_log_mel_l1"] < spread.metrics["spread_reseed_log_mel_l1"]
+    assert spread.metrics["spread_fp64_decoder_snr_db"] == pytest.approx(60, abs=0.1)  # a thousandth
+
+
+class Asked:
+    """Answers as another runner does, and remembers what it was asked."""
+
+    def __init__(self, answering: OnnxRunner) -> None:
+        self._answering = answering
+        self.questions: list[tuple[int, tuple[str, ...], frozenset[str]]] = []
+
+    def taps(self, inputs: Arrays, wanted: Sequence[str], forced: Arrays | None = None) -> dict[str, np.ndarray]:
+        self.questions.append((inputs["x"].size, tuple(wanted), frozenset(forced or {})))
+        return self._answering.taps(inputs, wanted, forced)
+
+
+def test_what_is_forced_alike_is_asked_for_at_once() -> None:
+    """A synthesis of a reference takes seconds: stages that are forced as the whole audio is come with it."""
+    parity = dataclasses.replace(
+        TOY,
+        stages=(
+            Stage("mel", "y", forced=("d",)),
+            Stage("wave", "z", forced=("d",)),
+            Stage("part", "z", forced=("y",)),
+        ),
+        audio="z",
+        reseed=("mel", "part"),
+        fp64=("part", "wave"),
+    )
+    spoken = [LOUD, QUIET]
+    expected = reference_taps(parity, toy(), spoken)
+    reseeded, double = Asked(toy(error=0.125)), Asked(toy(gain=2.002))
+    spread = measure_spread(parity, expected, reseeded, double, spoken)
+    assert reseeded.questions == [
+        *((40, ("y", "z"), frozenset("d")), (40, ("z",), frozenset("y"))),
+        *((8, ("y", "z"), frozenset("d")), (8, ("z",), frozenset("y"))),
+    ]
+    # The first case alone in fp64; "wave" is the audio itself.
+    assert double.questions == [(40, ("z",), frozenset("d")), (40, ("z",), frozenset("y"))]
+    assert set(spread.metrics) == {
+        *("spread_reseed_log_mel_l1", "spread_reseed_mel_snr_db", "spread_reseed_part_snr_db"),
+        *("spread_fp64_log_mel_l1", "spread_fp64_wave_snr_db", "spread_fp64_part_snr_db"),
+    }
+    # Of what is measured, the other reference is the signal; over cases, decibels are averaged.
+    each = [20 * math.log10((level + 0.125) / 0.125) for level in (10, 1)]
+    assert spread.metrics["spread_reseed_mel_snr_db"] == pytest.approx(sum(each) / 2, abs=1e-3)
+    assert spread.metrics["spread_reseed_part_snr_db"] == math.inf  # what is given makes up for the draw
+    for stage in ("wave", "part"):
+        assert spread.metrics[f"spread_fp64_{stage}_snr_db"] == pytest.approx(20 * math.log10(1001), abs=0.01)
+
+
+def test_a_model_without_stages_of_its_own_has_the_spread_of_its_audio() -> None:
+    expected = reference_taps(TOY, toy(), [LOUD])
+    spread = measure_spread(TOY, expected, toy(error=1.0), toy(error=0.01), [LOUD])
+    assert set(spread.metrics) == {"spread_reseed_log_mel_l1", "spread_fp64_log_mel_l1"}
+    assert 0 < spread.metrics["spread_fp64_log_mel_l1"] < spread.metrics["spread_reseed_log_mel_l1"]
 
 
 def test_a_kokoros_spread_comes_from_its_draw() -> None:
@@ -201,13 +315,12 @@ def test_a_kokoros_spread_comes_from_its_draw() -> None:
     expected = reference_taps(kokoro.PARITY, reference, spoken)
     reseeded, double = kokoro.reference(loaded, 1, 1, False), kokoro.reference(loaded, 1, 0, True)
     spread = measure_spread(kokoro.PARITY, expected, reseeded, double, spoken)
-    assert spread.spread_reseed_log_mel_l1 > 0.01
-    assert spread.spread_fp64_decoder_snr_db > 80  # float32 has 150, and some hundred layers
+    assert spread.metrics["spread_reseed_log_mel_l1"] > 0.01
+    assert spread.metrics["spread_fp64_decoder_snr_db"] > 80  # float32 has 150, and some hundred layers
 
     # And the exported graph is as near to the reference as the reference is to itself.
-    metrics, _ = compare(
-        kokoro.PARITY, expected, OnnxRunner(onnx.ModelProto.FromString(kokoro_graph.exported()), 1), spoken
-    )
+    exported = onnx.ModelProto.FromString(kokoro_graph.exported())
+    metrics, _ = compare(kokoro.PARITY, expected, kokoro_graph.runner(exported), spoken)
     assert SPREAD.relate(metrics)["durations_equal_ratio"] == 1
-    assert metrics["parity_decoder_snr_db"] > spread.spread_fp64_decoder_snr_db - 12
+    assert metrics["parity_decoder_snr_db"] > spread.metrics["spread_fp64_decoder_snr_db"] - 12
     assert snr_db(expected[0]["waveform"], expected[0]["waveform"]) == math.inf

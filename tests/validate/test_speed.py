@@ -14,6 +14,7 @@ import pytest
 from graphs import graph
 
 from jtts_export.exporters.onnx import save
+from jtts_export.runtime.kokoro import GRAPH
 from jtts_export.validate.probe import peak_rss_mb, probe
 from jtts_export.validate.speed import Timings, interleave
 
@@ -63,43 +64,52 @@ def test_quantiles_are_over_rounds_and_cases() -> None:
 # In a process of its own
 
 MEGABYTES = 250
+SAMPLES = 7
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """Multiplies by itself what it expands to the size given."""
+    """Speaks its input times the sum of what it expands to the size given."""
     path = tmp_path / "model.onnx"
-    text = "(float[1] x, int64[1] size) => (float y) { big = Expand(x, size) y = ReduceSum<keepdims=0>(big) }"
-    save(graph(text), path)
+    signature = "(float[1,N] x, float[1] one, int64[1] size) => (float[1,N] waveform)"
+    save(graph(f"{signature} {{ big = Expand(one, size) s = ReduceSum(big) waveform = Mul(x, s) }}"), path)
     return path
 
 
 def fed(folder: Path, *floats: int) -> Path:
+    """Cases that expand to so many floats; the first is SAMPLES long, the second one more, ..."""
     path = folder / "cases.npz"
     cases = {f"{i}/size": np.array([n]) for i, n in enumerate(floats)}
-    np.savez(path, **cases, **{f"{i}/x": np.ones(1, np.float32) for i in range(len(floats))})
+    cases |= {f"{i}/x": np.ones((1, SAMPLES + i), np.float32) for i in range(len(floats))}
+    np.savez(path, **cases, **{f"{i}/one": np.ones(1, np.float32) for i in range(len(floats))})
     return path
+
+
+def probed(model: Path, cases: Path) -> dict[str, float]:
+    """The graph as if it were Kokoro's."""
+    return probe("kokoro", {GRAPH: model}, cases, 1)
 
 
 def test_a_probe_reports_times_and_memory(model: Path, tmp_path: Path) -> None:
     start = time.perf_counter()
-    cold = probe(model, fed(tmp_path, 10, 20), 1)
+    cold = probed(model, fed(tmp_path, 10, 20))
     wall_ms = 1e3 * (time.perf_counter() - start)
-    assert set(cold) == {"load_ms", "first_ms", "rss_peak_mb"}
+    assert set(cold) == {"load_ms", "first_ms", "first_samples", "rss_peak_mb"}
+    assert cold["first_samples"] == SAMPLES
     assert 0 < cold["load_ms"] < cold["first_ms"] < wall_ms
     assert 20 < cold["rss_peak_mb"] < 1000
 
 
 def test_a_probe_counts_the_peak_of_all_cases(model: Path, tmp_path: Path) -> None:
-    few, many = (probe(model, fed(tmp_path, 10, n), 1)["rss_peak_mb"] for n in (10, MEGABYTES * 10**6 // 4))
+    few, many = (probed(model, fed(tmp_path, 10, n))["rss_peak_mb"] for n in (10, MEGABYTES * 10**6 // 4))
     assert many - few == pytest.approx(MEGABYTES, rel=0.2)
 
 
 def test_a_probe_does_not_count_the_process_that_started_it(model: Path, tmp_path: Path) -> None:
-    before = probe(model, fed(tmp_path, 10), 1)["rss_peak_mb"]
+    before = probed(model, fed(tmp_path, 10))["rss_peak_mb"]
     ballast = np.ones(500 * 10**6, np.uint8)
     assert peak_rss_mb() > 500
-    beside = probe(model, fed(tmp_path, 10), 1)["rss_peak_mb"]
+    beside = probed(model, fed(tmp_path, 10))["rss_peak_mb"]
     assert ballast.all()
     assert beside == pytest.approx(before, rel=0.2)
     assert beside < 400
@@ -123,12 +133,13 @@ def test_a_graph_that_does_not_run_is_named(model: Path, tmp_path: Path, damage:
     else:
         np.savez(cases, **{"0/other": np.ones(1)})
     with pytest.raises(RuntimeError, match=r"^model\.onnx does not run in a process of its own: .") as error:
-        probe(model, cases, 1)
+        probed(model, cases)
     assert "\n" not in str(error.value)
 
 
 def test_the_module_prints_one_line_of_json(model: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "jtts_export.validate.probe", str(model), str(fed(tmp_path, 5)), "1"]
+    files = json.dumps({GRAPH: str(model)})
+    command = [sys.executable, "-m", "jtts_export.validate.probe", "kokoro", files, str(fed(tmp_path, 5)), "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=dict(os.environ))
-    assert set(json.loads(done.stdout)) == {"load_ms", "first_ms", "rss_peak_mb"}
+    assert set(json.loads(done.stdout)) == {"load_ms", "first_ms", "first_samples", "rss_peak_mb"}
     assert done.stdout.count("\n") == 1

@@ -7,9 +7,7 @@ authors' own loader falls back to strict=False, so that a mismatch passes in sil
 from __future__ import annotations
 
 import json
-import pickle
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,7 @@ from torch import Tensor
 
 from jtts_export.errors import CheckpointError
 from jtts_export.models.source import Source, first_line
+from jtts_export.models.tensors import check_shape, differences, float32, torch_load
 
 from .adain import AdaIN1d
 from .config import KokoroConfig
@@ -47,7 +46,7 @@ def load(source: Source) -> tuple[dict, Kokoro, dict[str, np.ndarray]]:
     raw, cfg = _read_config(source)
     model = Kokoro(cfg).eval()
     weights = _only(source, ".pth")
-    _assign(model, _flatten(_torch_load(source.files[weights], weights), weights), weights)
+    _assign(model, _flatten(torch_load(source.files[weights], weights), weights), weights)
     return raw, model, _read_voices(source, cfg)
 
 
@@ -74,18 +73,6 @@ def _only(source: Source, suffix: str) -> str:
     return names[0]
 
 
-def _torch_load(path: Path, name: str) -> object:
-    """torch.load of tensors only: a file that would run code on loading is refused."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "GLOBAL" in str(error):  # the pickle operation that names a class or a function
-            raise CheckpointError(f"{name} holds pickled objects besides tensors; it was not loaded") from error
-        raise CheckpointError(f"{name} is damaged or not a PyTorch file") from error
-    except Exception as error:  # there is no telling what unpickling damaged bytes raises
-        raise CheckpointError(f"{name} is truncated or not a PyTorch file: {first_line(error)}") from error
-
-
 def _flatten(loaded: object, file: str) -> dict[str, Tensor]:
     """{part: {key: tensor}}, keys with or without `module.` -> {part.key: tensor}."""
     if not isinstance(loaded, dict) or not all(isinstance(v, dict) for v in loaded.values()):
@@ -93,7 +80,7 @@ def _flatten(loaded: object, file: str) -> dict[str, Tensor]:
     missing = [p for p in PARTS if p not in loaded]
     extra = [str(p) for p in loaded if p not in PARTS]
     if missing or extra:
-        raise CheckpointError(f"{file}: {_differences(missing, extra, 'part')}")
+        raise CheckpointError(f"{file}: {differences(missing, extra, 'part')}")
     flat: dict[str, Tensor] = {}
     for part, state in loaded.items():
         for key, value in state.items():
@@ -108,33 +95,16 @@ def _flatten(loaded: object, file: str) -> dict[str, Tensor]:
 
 def _assign(model: Kokoro, found: dict[str, Tensor], file: str) -> None:
     """Copy checkpoint tensors into the model; every key and shape must match."""
-    found = {k: _float32(v, f"{file}: {k}") for k, v in found.items() if not _DERIVED.fullmatch(k)}
+    found = {k: float32(v, f"{file}: {k}") for k, v in found.items() if not _DERIVED.fullmatch(k)}
     folded = _fold_affine(_fold_weight_norm(found, model, file), model, file)
     wanted = model.state_dict()
     missing = [k for k in wanted if k not in folded]
     extra = [k for k in folded if k not in wanted]
     if missing or extra:
-        raise CheckpointError(f"{file}: {_differences(missing, extra, 'key')}")
+        raise CheckpointError(f"{file}: {differences(missing, extra, 'key')}")
     for key, value in folded.items():
-        _check_shape(value, wanted[key].shape, f"{file}: {key}")
+        check_shape(value, wanted[key].shape, f"{file}: {key}")
     model.load_state_dict(folded)
-
-
-def _float32(value: Tensor, what: str) -> Tensor:
-    """The values as float32, which must be dense and finite."""
-    if value.layout != torch.strided or value.is_nested or value.is_meta:
-        raise CheckpointError(f"{what} is not a dense tensor")
-    if not value.is_floating_point():
-        raise CheckpointError(f"{what} is {value.dtype}, not floating point")
-    value = value.detach().float()
-    if not torch.isfinite(value).all():
-        raise CheckpointError(f"{what} holds NaN or infinite values")
-    return value
-
-
-def _check_shape(value: Tensor, expected: Sequence[int], what: str) -> None:
-    if list(value.shape) != list(expected):
-        raise CheckpointError(f"{what} has shape {list(value.shape)}, expected {list(expected)}")
 
 
 def _fold_weight_norm(found: dict[str, Tensor], model: Kokoro, file: str) -> dict[str, Tensor]:
@@ -149,8 +119,8 @@ def _fold_weight_norm(found: dict[str, Tensor], model: Kokoro, file: str) -> dic
             if g is None or v is None:
                 absent = magnitude if g is None else direction
                 raise CheckpointError(f"{file}: missing key {module}.{absent}")
-            _check_shape(g, [shape[0], *[1] * (len(shape) - 1)], f"{file}: {module}.{magnitude}")
-            _check_shape(v, shape, f"{file}: {module}.{direction}")
+            check_shape(g, [shape[0], *[1] * (len(shape) - 1)], f"{file}: {module}.{magnitude}")
+            check_shape(v, shape, f"{file}: {module}.{direction}")
             if f"{module}.weight" in folded:
                 raise CheckpointError(f"{file}: {module} has its weight in two forms")
             weight = torch._weight_norm(v, g, 0)
@@ -169,23 +139,13 @@ def _fold_affine(found: dict[str, Tensor], model: Kokoro, file: str) -> dict[str
             continue  # a key without its companions is reported as missing or unexpected
         shapes = ([module.channels], [module.channels], module.fc.weight.shape, module.fc.bias.shape)
         for key, shape in zip(keys, shapes, strict=True):
-            _check_shape(folded[key], shape, f"{file}: {key}")
+            check_shape(folded[key], shape, f"{file}: {key}")
         w, b, matrix, offset = (folded[k] for k in keys)
         del folded[keys[0]], folded[keys[1]]
         (gamma, beta), (gamma0, beta0) = matrix.chunk(2), offset.chunk(2)
         folded[keys[2]] = torch.cat([w[:, None] * gamma, beta + b[:, None] * gamma])
         folded[keys[3]] = torch.cat([w * (1 + gamma0) - 1, beta0 + b * (1 + gamma0)])
     return folded
-
-
-def _differences(missing: list[str], extra: list[str], what: str) -> str:
-    def some(names: list[str]) -> str:
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        return f"{what}{'s' if len(names) > 1 else ''} {', '.join(names[:3])}{more}"
-
-    return "; ".join(
-        f"{word} {some(names)}" for word, names in (("missing", missing), ("unexpected", extra)) if names
-    )
 
 
 def _read_voices(source: Source, cfg: KokoroConfig) -> dict[str, np.ndarray]:
@@ -206,10 +166,10 @@ def _read_voice(path: Path, name: str, cfg: KokoroConfig) -> np.ndarray:
     """A style per number of tokens, float32 [rows, 1, 2 * style_dim], from .pt or raw little-endian .bin."""
     width = 2 * cfg.style_dim
     if path.suffix == ".pt":
-        tensor = _torch_load(path, name)
+        tensor = torch_load(path, name)
         if not isinstance(tensor, Tensor):
             raise CheckpointError(f"{name} is not a tensor")
-        voice = _float32(tensor, name).numpy()
+        voice = float32(tensor, name).numpy()
     else:
         data = path.read_bytes()
         if not data or len(data) % (4 * width):

@@ -24,8 +24,8 @@ from transformers import SpeechT5Config, SpeechT5ForTextToSpeech, SpeechT5HifiGa
 
 from jtts_export.errors import CheckpointError
 from jtts_export.models import MODELS
-from jtts_export.models.kokoro.checkpoint import _check_shape, _differences, _float32, _torch_load
 from jtts_export.models.source import Source, first_line
+from jtts_export.models.tensors import check_shape, differences, float32, torch_load
 
 from .random import random_checkpoint
 from .tokenizer import character_tokenizer, read_tokenizer
@@ -123,7 +123,9 @@ def _vocoder_config(source: Source, model: SpeechT5Config) -> tuple[dict, Speech
         "upsample_rates": (rates, len(rates) > 0 and min(rates) > 0),
         "upsample_kernel_sizes": (
             kernels,
-            len(kernels) == len(rates) and all(k >= r for k, r in zip(kernels, rates, strict=True)),
+            # of any others a frame gives no whole number of samples
+            len(kernels) == len(rates)
+            and all(k >= r and (k - r) % 2 == 0 for k, r in zip(kernels, rates, strict=True)),
         ),
         "resblock_kernel_sizes": (blocks, len(blocks) > 0 and all(k > 0 and k % 2 == 1 for k in blocks)),
         "resblock_dilation_sizes": (dilations, len(dilations) == len(blocks)),
@@ -209,10 +211,10 @@ def _read_tensors(path: Path, name: str) -> dict[str, Tensor]:
         except Exception as error:
             raise CheckpointError(f"{name} is damaged or not a safetensors file: {first_line(error)}") from error
     else:
-        loaded = _torch_load(path, name)
+        loaded = torch_load(path, name)
     if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
         raise CheckpointError(f"{name} is not a state dict")
-    return {str(k): _float32(v, f"{name}: {k}") for k, v in loaded.items() if not _DERIVED.fullmatch(str(k))}
+    return {str(k): float32(v, f"{name}: {k}") for k, v in loaded.items() if not _DERIVED.fullmatch(str(k))}
 
 
 def _fold_weight_norm(found: dict[str, Tensor], file: str) -> dict[str, Tensor]:
@@ -224,7 +226,7 @@ def _fold_weight_norm(found: dict[str, Tensor], file: str) -> dict[str, Tensor]:
             g, v = found[key], found.get(f"{module}.{direction}")
             if v is None:
                 continue
-            _check_shape(g, [*v.shape[:1], *[1] * (v.dim() - 1)], f"{file}: {key}")
+            check_shape(g, [*v.shape[:1], *[1] * (v.dim() - 1)], f"{file}: {key}")
             if f"{module}.weight" in folded:
                 raise CheckpointError(f"{file}: {module} has its weight in two forms")
             weight = torch._weight_norm(v, g, 0)
@@ -241,9 +243,9 @@ def _assign(model: nn.Module, found: dict[str, Tensor], file: str) -> None:
     missing = [key for key in wanted if key not in found]
     extra = [key for key in found if key not in wanted]
     if missing or extra:
-        raise CheckpointError(f"{file}: {_differences(missing, extra, 'key')}")
+        raise CheckpointError(f"{file}: {differences(missing, extra, 'key')}")
     for key, value in found.items():
-        _check_shape(value, wanted[key].shape, f"{file}: {key}")
+        check_shape(value, wanted[key].shape, f"{file}: {key}")
     model.load_state_dict(found, strict=False)
 
 
@@ -273,10 +275,10 @@ def _is_speaker(name: str) -> bool:
 
 def _read_xvector(path: Path, name: str) -> np.ndarray:
     if path.suffix == ".pt":
-        tensor = _torch_load(path, name)
+        tensor = torch_load(path, name)
         if not isinstance(tensor, Tensor):
             raise CheckpointError(f"{name} is not a tensor")
-        return _float32(tensor, name).numpy()
+        return float32(tensor, name).numpy()
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -6,6 +6,8 @@ after one to ten seconds.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
@@ -34,7 +36,7 @@ def random_checkpoint(
 
 @torch.no_grad()
 def _spread(model: SpeechT5ForTextToSpeech) -> None:
-    """Out of transformers' initialisation, where text hardly matters and speech ends with its first frame."""
+    """Out of transformers' initialisation, where neither text nor what was said before matters much."""
     for module in model.modules():
         if isinstance(module, nn.Linear) and module.bias is not None:
             module.bias.normal_(0, 0.02)
@@ -47,10 +49,13 @@ def _spread(model: SpeechT5ForTextToSpeech) -> None:
             assert module.running_mean is not None and module.running_var is not None
             module.running_mean.normal_(0, 0.1)
             module.running_var.copy_(torch.exp(0.3 * torch.randn_like(module.running_var)))
+    prenet: Any = model.speecht5.decoder.prenet
+    for layer in (*prenet.layers, prenet.final_layer):
+        layer.weight.normal_(0, 0.06)  # on another dropout mask, mels are at some 10 dB
 
 
 @torch.no_grad()
-def _place_stop(model: SpeechT5ForTextToSpeech, speaker: torch.Tensor) -> None:
+def _place_stop(model: Any, speaker: torch.Tensor) -> None:
     """Point the stop token's weights along the way that hidden states go with time."""
     config, stop = model.config, model.speech_decoder_postnet.prob_out
     states: list[torch.Tensor] = []

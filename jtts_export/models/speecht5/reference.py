@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from jtts_export.errors import CheckpointError
 from jtts_export.runtime.draws import prenet_mask
 
 from .checkpoint import Checkpoint
@@ -21,7 +23,9 @@ class Reference:
     """Encoder states to waveform, on a mask of the prenet's dropout that is drawn from a seed."""
 
     def __init__(self, checkpoint: Checkpoint, threads: int, mask_seed: int = 0, double: bool = False) -> None:
-        self.model, self.vocoder, self.threads = checkpoint.model, checkpoint.vocoder, threads
+        self.model: Any = checkpoint.model
+        self.vocoder: Any = checkpoint.vocoder
+        self.threads = threads
         self.dtype = torch.float64 if double else torch.float32
         if double:
             self.model, self.vocoder = copy.deepcopy(self.model).double(), copy.deepcopy(self.vocoder).double()
@@ -101,12 +105,16 @@ class _Seen(dict):
 
 
 @contextmanager
-def _masked(prenet: nn.Module, mask: np.ndarray) -> Iterator[None]:
+def _masked(prenet: Any, mask: np.ndarray) -> Iterator[None]:
     """The prenet's dropout from a table. Each step runs the whole sequence through the prenet, and only its last
     frame is used: the other frames keep everything."""
     table, call = torch.from_numpy(mask).bool(), iter(range(1 << 62))
 
     def dropout(x: Tensor, p: float) -> Tensor:
+        if x.shape[1] > len(table):
+            raise CheckpointError(
+                f"the speech has not ended after {len(table)} steps, the most this checkpoint can speak"
+            )
         kept = x.clone()
         kept[:, -1] = torch.where(table[x.shape[1] - 1, next(call) % table.shape[1]], x[:, -1], 0)
         return kept * 1 / (1 - p)

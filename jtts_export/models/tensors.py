@@ -1,0 +1,53 @@
+"""Tensors from files that others wrote, strictly."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from jtts_export.errors import CheckpointError
+
+from .source import first_line
+
+
+def torch_load(path: Path, name: str) -> object:
+    """torch.load of tensors only: a file that would run code on loading is refused."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "GLOBAL" in str(error):  # the pickle operation that names a class or a function
+            raise CheckpointError(f"{name} holds pickled objects besides tensors; it was not loaded") from error
+        raise CheckpointError(f"{name} is damaged or not a PyTorch file") from error
+    except Exception as error:  # there is no telling what unpickling damaged bytes raises
+        raise CheckpointError(f"{name} is truncated or not a PyTorch file: {first_line(error)}") from error
+
+
+def float32(value: Tensor, what: str) -> Tensor:
+    """The values as float32, which must be dense and finite."""
+    if value.layout != torch.strided or value.is_nested or value.is_meta:
+        raise CheckpointError(f"{what} is not a dense tensor")
+    if not value.is_floating_point():
+        raise CheckpointError(f"{what} is {value.dtype}, not floating point")
+    value = value.detach().float()
+    if not torch.isfinite(value).all():
+        raise CheckpointError(f"{what} holds NaN or infinite values")
+    return value
+
+
+def check_shape(value: Tensor, expected: Sequence[int], what: str) -> None:
+    if list(value.shape) != list(expected):
+        raise CheckpointError(f"{what} has shape {list(value.shape)}, expected {list(expected)}")
+
+
+def differences(missing: list[str], extra: list[str], what: str) -> str:
+    def some(names: list[str]) -> str:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        return f"{what}{'s' if len(names) > 1 else ''} {', '.join(names[:3])}{more}"
+
+    return "; ".join(
+        f"{word} {some(names)}" for word, names in (("missing", missing), ("unexpected", extra)) if names
+    )

@@ -1,0 +1,190 @@
+"""The release folder: every file in the manifest, every graph the one that was measured, nothing from outside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import contents, sha256
+
+from jtts_export import artifact
+from jtts_export.artifact import MANIFEST, VALIDATION, is_current, read, release_path, verify, write
+from jtts_export.errors import GateFailed, OutsideError
+
+# Two graphs and one that is derived from the second; the variants fp32 and int8 of each.
+GRAPHS = ("onnx/encoder.onnx", "onnx/decoder.onnx", "onnx/decoder_merged.onnx")
+QUANTIZED = ("onnx/encoder_quantized.onnx", "onnx/decoder_quantized.onnx", "onnx/decoder_merged_quantized.onnx")
+DERIVED = QUANTIZED[2]
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> dict[str, Path]:
+    """Path in the release -> a file of the cache."""
+    made = {}
+    for number, name in enumerate((*GRAPHS, *QUANTIZED, "config.json")):
+        made[name] = tmp_path / "cache" / f"{number}"
+        made[name].parent.mkdir(exist_ok=True)
+        made[name].write_bytes(f"the bytes of {name}".encode())
+    return made
+
+
+def validation_of(parts: dict[str, Path], **more: Any) -> dict[str, Any]:
+    variants = {"fp32": GRAPHS, "int8": QUANTIZED}
+    return {
+        "verdict": "pass",
+        "variants": {v: {"files": {n: sha256(parts[n]) for n in names}} for v, names in variants.items()},
+    } | more
+
+
+def manifest(**more: Any) -> dict[str, Any]:
+    return {
+        **{"schema_version": artifact.SCHEMA_VERSION, "tool_version": "1", "model": "toy", "licence": "MIT"},
+        **{"checkpoint": {"source": "random:0"}, "opset": 17, "profile": {}, "verdict": "pass"},
+        **{"variants": {}, "versions": {}, "machine": {}},
+        **more,
+    }
+
+
+def written(out: Path, parts: dict[str, Path], validation: dict[str, Any] | None = None) -> Path:
+    text = json.dumps(validation_of(parts) if validation is None else validation)
+    return write(out, parts, {VALIDATION: text, "README.md": "card"}, manifest())
+
+
+@pytest.fixture
+def release(tmp_path: Path, parts: dict[str, Path]) -> Path:
+    return written(tmp_path / "out", parts)
+
+
+def test_a_release_holds_every_part_and_verifies(release: Path, parts: dict[str, Path], tmp_path: Path) -> None:
+    assert release == tmp_path / "out" / "toy" == release_path(tmp_path / "out", "toy", "pass")
+    files = {name: value for name, value in contents(release).items() if not name.endswith("/")}
+    assert set(files) == {*parts, MANIFEST, VALIDATION, "README.md"}
+    whole, validation = verify(release)
+    assert {name: entry.sha256 for name, entry in whole.files.items()} == {
+        name: value for name, value in files.items() if name != MANIFEST
+    }
+    assert validation == validation_of(parts)
+    assert is_current(release, (release / VALIDATION).read_text())
+    assert not is_current(release, "{}")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["toy"]
+
+
+@pytest.mark.parametrize("name", [*GRAPHS, *QUANTIZED])
+def test_a_graph_that_is_not_the_measured_one_is_never_packaged(
+    tmp_path: Path, parts: dict[str, Path], name: str
+) -> None:
+    """The encoder, the decoder, and what is derived for a client alike."""
+    validation = validation_of(parts)
+    parts[name].write_bytes(b"another network")
+    with pytest.raises(GateFailed, match=f"^{name} is not the file that was measured"):
+        written(tmp_path / "out", parts, validation)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", [*GRAPHS, *QUANTIZED])
+def test_a_graph_that_was_measured_must_be_there(tmp_path: Path, parts: dict[str, Path], name: str) -> None:
+    validation = validation_of(parts)
+    del parts[name]
+    with pytest.raises(GateFailed, match=f"^{name} is not the file that was measured"):
+        written(tmp_path / "out", parts, validation)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_graph_that_nobody_measured_is_never_packaged(tmp_path: Path, parts: dict[str, Path]) -> None:
+    """Derived for some client, say, and forgotten where graphs are judged."""
+    validation = validation_of(parts)
+    del validation["variants"]["int8"]["files"][DERIVED]
+    with pytest.raises(GateFailed, match=f"^{DERIVED} was never measured"):
+        written(tmp_path / "out", parts, validation)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_graph_added_to_release_and_manifest_was_still_not_measured(release: Path) -> None:
+    (release / "onnx/model_q4.onnx").write_bytes(b"never measured")
+    with pytest.raises(GateFailed, match=rf"onnx/model_q4\.onnx is not in {MANIFEST}"):
+        verify(release)
+    enter(release, "onnx/model_q4.onnx")
+    with pytest.raises(GateFailed, match=r"onnx/model_q4\.onnx was never measured"):
+        verify(release)
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def enter(release: Path, name: str) -> None:
+    """Make the manifest say that a file is as it is."""
+    data = {"sha256": sha256(release / name), "size": (release / name).stat().st_size}
+    edit(release / MANIFEST, lambda content: content["files"].update({name: data}))
+
+
+@pytest.mark.parametrize("name", [DERIVED, "onnx/encoder.onnx"])
+def test_a_graph_swapped_in_file_and_manifest_is_still_not_the_measured_one(release: Path, name: str) -> None:
+    (release / name).write_bytes((release / "onnx/decoder.onnx").read_bytes())
+    with pytest.raises(GateFailed, match=f"{name} is not the file that was validated"):
+        verify(release)
+    enter(release, name)
+    with pytest.raises(GateFailed, match=f"{name} is not the file that was measured"):
+        verify(release)
+    assert not is_current(release, (release / VALIDATION).read_text())
+
+
+@pytest.mark.parametrize("outside", ["../model.onnx", "onnx/../../model.onnx", "onnx/../onnx/encoder.onnx"])
+def test_a_validation_that_names_a_file_outside_is_refused(
+    tmp_path: Path, parts: dict[str, Path], outside: str
+) -> None:
+    """Even where such a file exists, and has the very bytes."""
+    (tmp_path / "out").mkdir()
+    for folder in (tmp_path, tmp_path / "out"):
+        (folder / "model.onnx").write_bytes(parts["onnx/encoder.onnx"].read_bytes())
+    validation = validation_of(parts)
+    validation["variants"]["fp32"]["files"][outside] = sha256(parts["onnx/encoder.onnx"])
+    with pytest.raises(GateFailed, match="is not the file that was measured"):
+        written(tmp_path / "out", parts, validation)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.onnx"]
+
+    release = written(tmp_path / "out", parts)
+    (release / VALIDATION).write_text(json.dumps(validation))
+    enter(release, VALIDATION)
+    with pytest.raises(GateFailed, match="is not the file that was measured"):
+        verify(release)
+
+
+def test_an_absolute_path_in_a_validation_is_refused(tmp_path: Path, parts: dict[str, Path]) -> None:
+    validation = validation_of(parts)
+    validation["variants"]["fp32"]["files"][str(parts["onnx/encoder.onnx"])] = sha256(parts["onnx/encoder.onnx"])
+    with pytest.raises(GateFailed, match="is not the file that was measured"):
+        written(tmp_path / "out", parts, validation)
+
+
+@pytest.mark.parametrize("name", ["../escape", "onnx/../../escape", "/etc/passwd", "onnx\\..\\escape"])
+def test_a_manifest_that_names_a_file_outside_is_refused(release: Path, name: str) -> None:
+    entry = {"sha256": "0" * 64, "size": 1}
+    edit(release / MANIFEST, lambda content: content["files"].update({name: entry}))
+    for reading in (read, verify):
+        with pytest.raises(OutsideError, match="names a file outside the release"):
+            reading(release)
+
+
+@pytest.mark.parametrize("version", [1, artifact.SCHEMA_VERSION + 1])
+def test_a_release_of_another_form_is_said_to_be_so(release: Path, version: int) -> None:
+    edit(release / MANIFEST, lambda content: content.update(schema_version=version, tool_version="0.0.1"))
+    with pytest.raises(OutsideError, match=r"written by jtts-export 0\.0\.1, in a form unknown here"):
+        verify(release)
+    assert not is_current(release, (release / VALIDATION).read_text())
+
+
+def test_a_release_that_fails_lies_aside_and_the_one_that_passed_stays(
+    release: Path, parts: dict[str, Path], tmp_path: Path
+) -> None:
+    before = contents(release)
+    text = json.dumps(validation_of(parts, verdict="fail"))
+    aside = write(tmp_path / "out", parts, {VALIDATION: text}, manifest(verdict="fail"))
+    assert aside == tmp_path / "out" / "toy.failed"
+    verify(aside)
+    assert contents(release) == before
