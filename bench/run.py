@@ -1,326 +1,73 @@
 """Regenerate docs/benchmarks.md: `make bench`, on an otherwise idle machine.
 
-Every ratio comes from contenders that take turns within one run; figures are medians.
+Every ratio comes from contenders that take turns within one run; figures are medians. Each section is written when
+it is done, and says what it was measured on; `--only NAME ...` replaces those and leaves the others.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-import onnx_ir as ir
-
-from bench.outliers import plant
-from bench.peers import authors_eager, quantize_dynamic
-from jtts_export import optimize
+from bench import kokoro, speecht5
+from bench.common import ROOT, say, table, timed
 from jtts_export.artifact import machine
-from jtts_export.exporters.graph import DEFAULT_OPSET
-from jtts_export.exporters.kokoro import GRAPH, MODEL
-from jtts_export.exporters.model import Loaded
-from jtts_export.exporters.onnx import save
-from jtts_export.models.source import Source
-from jtts_export.profiles.schema import load_profile
-from jtts_export.quantize.build import build_variant
-from jtts_export.runtime.session import session
-from jtts_export.runtime.taps import OnnxRunner
 from jtts_export.store import tool_versions
-from jtts_export.validate.measure import spread_of
-from jtts_export.validate.parity import compare, reference_taps
-from jtts_export.validate.speed import Timings, interleave
 
-ROOT = Path(__file__).parents[1]
 REPORT = ROOT / "docs/benchmarks.md"
-THREADS = 2
-POLL_S = 0.002
-SEEDS = (0, 1, 2)
-PROFILE = load_profile("cpu")
+HEADER = "# Benchmarks\n\nWritten by `make bench`; not by hand.\n"
+SECTION = re.compile(r"<!-- ([\w-]+) -->\n(.*?)(?=<!-- |\Z)", re.DOTALL)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--only", nargs="*", choices=sorted(SECTIONS), default=list(SECTIONS))
+    parser.add_argument("--only", nargs="*", choices=list(SECTIONS), default=list(SECTIONS))
     options = parser.parse_args()
-    lines = ["# Benchmarks", "", "Written by `make bench`; not by hand.", "", _machine()]
     with tempfile.TemporaryDirectory() as folder:
         for name in options.only:
             say(f"== {name}")
-            lines += ["", *SECTIONS[name](Path(folder), options.rounds)]
-    if options.only == list(SECTIONS):
-        REPORT.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        say(f"wrote {REPORT.relative_to(ROOT)}")
-    print("\n".join(lines))
+            lines = SECTIONS[name](Path(folder), options.rounds)
+            write(name, "\n".join([*lines, "", measured_on(), ""]))
+    print(REPORT.read_text(encoding="utf-8"))
 
 
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def write(name: str, text: str) -> None:
+    """Put a section in its place in the report."""
+    found = dict(SECTION.findall(REPORT.read_text(encoding="utf-8"))) if REPORT.exists() else {}
+    found[name] = text
+    parts = [f"<!-- {section} -->\n{found[section].strip()}\n" for section in SECTIONS if section in found]
+    REPORT.write_text("\n".join([HEADER, *parts]), encoding="utf-8")
 
 
-def kokoro_int8(folder: Path, rounds: int) -> list[str]:
-    """Parity, size and speed of int8 on the full-size seeded checkpoints."""
-    rows = [_one_seed(folder, seed, rounds) for seed in SEEDS]
-    return [
-        "## Kokoro int8, full size, seeded weights",
-        "",
-        f"{THREADS} threads, {rounds} interleaved rounds. dB: waveform against PyTorch with durations, F0, energy "
-        "and source forced. quantize_dynamic is onnxruntime's, on the same fp32 graph.",
-        "",
-        *table(
-            ["seed", "MB", "decoder dB", "durations =", "F0 dB", "quantize_dynamic dB", "its MB", "promoted"],
-            [row["parity"] for row in rows],
-        ),
-        "",
-        "Time over fp32 ONNX's (1.00 is equal, less is faster):",
-        "",
-        *table(
-            [
-                "seed",
-                "tokens",
-                "fp32 RTF",
-                "int8 RTF",
-                "int8 / fp32",
-                "int8 / PyTorch eager",
-                "int8 / kokoro 0.9.4",
-                "quantize_dynamic / fp32",
-                "traced graph / fp32",
-            ],
-            [line for row in rows for line in row["speed"]],
-        ),
-    ]
-
-
-def _one_seed(folder: Path, seed: int, rounds: int) -> dict:
-    say(f"seed {seed}: building")
-    loaded = MODEL.load(Source(f"random:{seed}", "", seed=seed))
-    files, promoted = _build(folder / f"seed{seed}", loaded)
-    cases = MODEL.cases(loaded.config, loaded.voices, "validation")
-    expected = reference_taps(MODEL.parity, MODEL.reference(loaded, THREADS, 0, False), cases)
-
-    def parity(name: str) -> dict[str, float]:
-        return compare(MODEL.parity, expected, OnnxRunner(GRAPH.name, files[name], THREADS), cases)[0]
-
-    ours, theirs = parity("int8"), parity("dynamic")
-    timed = MODEL.cases(loaded.config, loaded.voices, "timed")
-    eager, kokoro = MODEL.reference(loaded, THREADS, 0, False), authors_eager(loaded)
-    calls: dict[str, list[Callable[[], object]]] = {
-        "PyTorch": [lambda c=c: eager.taps(c.inputs, ["waveform"]) for c in timed],
-        "kokoro": [lambda c=c: kokoro(c.inputs) for c in timed],
-    }
-    for name, path in files.items():
-        opened = session(path, THREADS)
-        calls[name] = [lambda s=opened, c=c: s.run(["waveform"], c.inputs) for c in timed]
-    runner = OnnxRunner(GRAPH.name, files["fp32"], THREADS)
-    seconds = [runner.taps(c.inputs, ["waveform"])["waveform"].shape[1] / 24_000 for c in timed]
-    timings = interleave(calls, seconds, rounds, lambda: say(f"seed {seed}: round"))
-
-    def ratio(a: str, b: str, case: int) -> str:
-        return f"{np.median(timings.seconds[a][:, case] / timings.seconds[b][:, case]):.2f}"
-
-    def rtf(name: str, case: int) -> str:
-        return f"{np.median(timings.seconds[name][:, case]) / seconds[case]:.3f}"
-
-    return {
-        "parity": [
-            seed,
-            f"{_mb(files['int8']):.1f}",
-            f"{ours['parity_decoder_snr_db']:.1f}",
-            f"{ours['durations_equal_ratio']:.3f}",
-            f"{ours['parity_f0_snr_db']:.1f}",
-            f"{theirs['parity_decoder_snr_db']:.1f}",
-            f"{_mb(files['dynamic']):.1f}",
-            promoted,
-        ],
-        "speed": [
-            [
-                seed,
-                case.inputs["input_ids"].size - 2,
-                rtf("fp32", i),
-                rtf("int8", i),
-                ratio("int8", "fp32", i),
-                ratio("int8", "PyTorch", i),
-                ratio("int8", "kokoro", i),
-                ratio("dynamic", "fp32", i),
-                ratio("traced", "fp32", i),
-            ]
-            for i, case in enumerate(timed)
-        ],
-    }
-
-
-def _build(folder: Path, loaded: Loaded) -> tuple[dict[str, Path], int]:
-    """Graph files of every contender, and how many weights the ladder promoted."""
-    folder.mkdir()
-    files = {"traced": _traced(folder, loaded)}
-    files |= {name: folder / f"{name}.onnx" for name in ("fp32", "int8", "dynamic")}
-    graph = ir.load(files["traced"])
-    optimize.optimize(graph)
-    save(graph, files["fp32"])
-    quantize_dynamic(files["fp32"], files["dynamic"])
-    report = _quantize(loaded, files["fp32"], files["int8"])
-    return files, sum(len(step["promoted"]) for step in report["ladder"]["steps"])
-
-
-def _traced(folder: Path, loaded: Loaded) -> Path:
-    """Kokoro's one graph as the tracer made it."""
-    MODEL.export(loaded, folder, DEFAULT_OPSET)
-    return folder / f"{GRAPH.name}.onnx"
-
-
-def _quantize(loaded: Loaded, fp32: Path, out: Path) -> dict:
-    spread = spread_of(MODEL, loaded, THREADS)
-    gates = PROFILE.gates_for("kokoro", "int8")
-    fp32_graphs, recipe = {GRAPH.name: ir.load(fp32)}, MODEL.recipes["int8"]
-    graphs, report = build_variant(
-        MODEL, fp32_graphs, recipe, loaded.config, loaded.voices, gates, spread, THREADS, say
-    )
-    save(graphs[GRAPH.name], out)
-    return report
-
-
-def outliers(folder: Path, _: int) -> list[str]:
-    """Function-preserving outliers: 60x in 17 channels of every layer that admits them."""
-    loaded = MODEL.load(Source("random:0", "", seed=0))
-    plant(loaded.module)
-    here = folder / "outliers"
-    here.mkdir()
-    graph = ir.load(_traced(here, loaded))
-    optimize.optimize(graph)
-    save(graph, here / "fp32.onnx")
-    report = _quantize(loaded, here / "fp32.onnx", here / "int8.onnx")
-    cases = MODEL.cases(loaded.config, loaded.voices, "validation")
-    expected = reference_taps(MODEL.parity, MODEL.reference(loaded, THREADS, 0, False), cases)
-    found, _rows = compare(MODEL.parity, expected, OnnxRunner(GRAPH.name, here / "int8.onnx", THREADS), cases)
-    return [
-        "## Planted outliers",
-        "",
-        "random:0 with 17 channels scaled by 60 at every layer of ALBERT, decoder and generator that admits it "
-        "without changing the function (bench/outliers.py).",
-        "",
-        *table(
-            ["MB", "decoder dB", "durations =", "F0 dB", "gates failing", "weights promoted"],
-            [
-                [
-                    f"{_mb(here / 'int8.onnx'):.1f}",
-                    f"{found['parity_decoder_snr_db']:.1f}",
-                    f"{found['durations_equal_ratio']:.3f}",
-                    f"{found['parity_f0_snr_db']:.1f}",
-                    len(report["ladder"]["failing"]),
-                    sum(len(step["promoted"]) for step in report["ladder"]["steps"]),
-                ]
-            ],
-        ),
-    ]
-
-
-def rewrites(folder: Path, rounds: int) -> list[str]:
-    """Each graph rewrite's worth: the fp32 graph without it, over the graph with all."""
-    loaded = MODEL.load(Source("random:0", "", seed=0))
-    traced = _traced(folder / "rewrites", loaded)
-    timed = MODEL.cases(loaded.config, loaded.voices, "timed")
-    sessions = {}
-    for left_out in (None, *optimize.REWRITES):
-        graph = ir.load(traced)
-        optimize.optimize(graph, tuple(r for r in optimize.REWRITES if r is not left_out))
-        path = folder / "one.onnx"
-        save(graph, path)
-        sessions[left_out.__name__ if left_out else "all"] = session(path, THREADS)
-    calls = {n: [lambda s=s, c=c: s.run(["waveform"], c.inputs) for c in timed] for n, s in sessions.items()}
-    timings = interleave(calls, [1.0] * len(timed), rounds, lambda: say("rewrites: round"))
-    return [
-        "## Graph rewrites",
-        "",
-        "Time of the fp32 graph without one rewrite, over its time with all of them. Those near 1.00 in fp32 are "
-        "there for what they allow: scales next to the norms and convolutions that int8 folds into its own.",
-        "",
-        *table(
-            ["without", *(f"{c.inputs['input_ids'].size - 2} tokens" for c in timed)],
-            [[name, *_ratios(timings, name, "all")] for name in sessions if name != "all"],
-        ),
-    ]
-
-
-def _ratios(timings: Timings, a: str, b: str) -> list[str]:
-    return [f"{r:.3f}" for r in np.median(timings.seconds[a] / timings.seconds[b], axis=0)]
+def measured_on() -> str:
+    m, day = machine(), datetime.now(UTC).date()
+    versions = ", ".join(f"{k} {v}" for k, v in tool_versions().items())
+    return f"Measured {day}: {m['cpu']}, {m['cores']} cores, {m['system']}, Python {m['python']}; {versions}."
 
 
 def command(folder: Path, _: int) -> list[str]:
     """The whole command, as a user runs it: time, memory, and what an unchanged rerun and --help cost."""
     run = [str(Path(sys.executable).parent / "jtts-export")]
-    build = [*run, "kokoro", "--int8", "--checkpoint", "random:0", "--out", str(folder / "out")]
-    build += ["--cache", str(folder / "cache")]
-    first, peak = _timed(build)
-    again = statistics.median(_timed(build)[0] for _ in range(3))
-    help_s = statistics.median(_timed([*run, "--help"])[0] for _ in range(9))
-    return [
-        "## The whole command",
-        "",
-        *table(
-            ["what", "seconds", "peak MB"],
-            [
-                ["`jtts-export kokoro --int8 --checkpoint random:0`, nothing cached", f"{first:.0f}", f"{peak:.0f}"],
-                ["the same again, nothing changed (median of 3)", f"{again:.2f}", ""],
-                ["`jtts-export --help` (median of 9)", f"{help_s:.2f}", ""],
-            ],
-        ),
-    ]
+    rows = []
+    for model in ("kokoro", "speecht5"):
+        arguments = [model, "--int8", "--checkpoint", "random:0"]
+        build = [*run, *arguments, "--out", str(folder / "out"), "--cache", str(folder / "cache")]
+        first, peak = timed(build)
+        again = statistics.median(timed(build)[0] for _ in range(3))
+        rows.append([f"`jtts-export {' '.join(arguments)}`, nothing cached", f"{first:.0f}", f"{peak:.0f}"])
+        rows.append(["the same again, nothing changed (median of 3)", f"{again:.2f}", ""])
+    help_s = statistics.median(timed([*run, "--help"])[0] for _ in range(9))
+    rows.append(["`jtts-export --help` (median of 9)", f"{help_s:.2f}", ""])
+    return ["## The whole command", "", *table(["what", "seconds", "peak MB"], rows)]
 
 
-def _timed(arguments: Sequence[str]) -> tuple[float, float]:
-    """Wall seconds and the process's peak resident memory in MB."""
-    start = time.perf_counter()
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    peak_kib = 0
-    while process.poll() is None:  # not from wait4: its maximum outlives exec, and so counts this process
-        with suppress(OSError, StopIteration):
-            lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
-            peak_kib = max(peak_kib, int(next(x for x in lines if x.startswith("VmHWM")).split()[1]))
-        time.sleep(POLL_S)
-    assert process.returncode == 0, f"{arguments} ended with status {process.returncode}"
-    return time.perf_counter() - start, peak_kib * 1024 / 1e6
-
-
-def equivalence(_: Path, __: int) -> list[str]:
-    """The full matrix against the authors' code, audio included: 5 lengths, 3 seeds, 3 speeds."""
-    tests = ["tests/models/kokoro/test_equivalence.py", "tests/exporters/test_kokoro_full.py"]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *tests], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    last = done.stdout.strip().splitlines()[-1]
-    return ["## Equivalence with kokoro 0.9.4", "", f"`JTTS_FULL=1 pytest {' '.join(tests)}`: {last}"]
-
-
-def table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> list[str]:
-    def line(cells: Sequence[object]) -> str:
-        return "| " + " | ".join(map(str, cells)) + " |"
-
-    return [line(header), "|" + " --- |" * len(header), *map(line, rows)]
-
-
-def _mb(path: Path) -> float:
-    return path.stat().st_size / 1e6
-
-
-def _machine() -> str:
-    m = machine()
-    versions = ", ".join(f"{k} {v}" for k, v in tool_versions().items())
-    return f"Machine: {m['cpu']}, {m['cores']} cores, {m['system']}, Python {m['python']}. Versions: {versions}."
-
-
-SECTIONS = {
-    "kokoro": kokoro_int8,
-    "outliers": outliers,
-    "rewrites": rewrites,
-    "command": command,
-    "equivalence": equivalence,
-}
+SECTIONS = {**speecht5.SECTIONS, **kokoro.SECTIONS, "command": command}
 
 if __name__ == "__main__":
     main()

@@ -83,7 +83,7 @@ class Stages:
         )
         metrics, _ = compare(parity, reference_taps(parity, before, cases), after, cases)
         vital = [metrics[f"parity_{name}_snr_db"] for name in parity.fp64]
-        if min(vital) < UNCHANGED_DB or min(metrics.values()) < 0:
+        if min(vital, default=UNCHANGED_DB) < UNCHANGED_DB or min(metrics.values()) < 0:
             raise JttsError(f"the graph rewrites changed the graph: {metrics}")
         return metrics
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs the clients that tests/clients runs: kokoro-onnx and sherpa-onnx into .venv-clients, kokoro-js into
-# tests/clients/node/node_modules. Does nothing when both already hold what is pinned here and in package-lock.json.
+# Installs the clients that tests/clients runs: kokoro-onnx and sherpa-onnx into .venv-clients, kokoro-js and
+# transformers.js into tests/clients/node/node_modules. Does nothing when both already hold what is pinned here and in
+# package-lock.json.
 # PYTHON names the interpreter (3.10 to 3.13) for the environment; the default is the project's own.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -62,7 +62,8 @@ def quantize(model: ir.Model, recipe: Recipe, convs: Mapping[str, static_conv.Pa
     # Convs first: they rescale the weights of the norms ahead of them, which must still be plain constants.
     static = {name: weights[name] for name, scheme in schemes.items() if isinstance(scheme, StaticConv)}
     followers = _followers(static)
-    led = set(followers.values())
+    led, nodes = set(followers.values()), {id(weight.node) for weight in static.values()}
+    behind = {name for name, weight in static.items() if id(static_conv.leader(weight.node)) in nodes}
     for name, weight in static.items():
         p, scheme, out = convs[name], schemes[name], None
         assert isinstance(scheme, StaticConv)
@@ -71,7 +72,7 @@ def quantize(model: ir.Model, recipe: Recipe, convs: Mapping[str, static_conv.Pa
             p, out = p.leading_to(follower), follower.lead
         elif not scheme.channels:
             p, out = p.evenly(), p.common
-        static_conv.apply(model, name, weight, p, scheme.table_levels, name in led, out)
+        static_conv.apply(model, name, weight, p, scheme.table_levels, name in led, name in behind, out)
     for name, scheme in schemes.items():
         if isinstance(scheme, StoredInt):
             store_int(model, name, weights[name], scheme.bits)

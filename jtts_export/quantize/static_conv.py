@@ -212,12 +212,20 @@ def _output_scales(outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def apply(
-    model: ir.Model, name: str, weight: Weight, p: Parameters, table_levels: int, led: bool, out: Steps | None
+    model: ir.Model,
+    name: str,
+    weight: Weight,
+    p: Parameters,
+    table_levels: int,
+    led: bool,
+    behind: bool,
+    out: Steps | None,
 ) -> None:
     """Rewrite the weight's Conv: quantized input (through a table after a snake), Conv in Q/DQ, float output.
 
-    led: the leaky ReLU ahead of the Conv takes and gives u8, so that onnxruntime makes a table of it; out: the
-    steps of the output, where they are the same for all channels.
+    led: the leaky ReLU ahead of the Conv takes and gives u8, so that onnxruntime makes a table of it; behind: one
+    leads from another such Conv, but stays in float (between Q/DQ with a scale per channel, onnxruntime would make
+    a table of it all the same, and refuse the graph); out: the steps of the output, where all channels share them.
     """
     graph, conv = model.graph, weight.node
     base = conv.name or name
@@ -231,6 +239,10 @@ def apply(
         quantized = insert(conv, "QuantizeLinear", [conv.inputs[0], one, zero], f"{base}/quantize")
     elif norm is not None:
         quantized = _tabulate(conv, norm, p, table_levels)
+    elif behind:
+        inverse = (1 / p.scale).reshape(-1, *[1] * (p.weight.ndim - 2))
+        scaled = insert(conv, "Mul", [conv.inputs[0], const("in_gain", inverse)], f"{base}/scaled")
+        quantized = insert(conv, "QuantizeLinear", [scaled, one, zero], f"{base}/quantize")
     else:
         zeros = const("in_zero", np.full(len(p.scale), p.zero, np.uint8))
         scales = const("in_scale", p.scale)
@@ -249,6 +261,12 @@ def apply(
         scales, zeros = const("out_scale", p.out_scale), const("out_zero", p.out_zero)
         real = insert(conv, "DequantizeLinear", [q, scales, zeros], f"{base}/dequantize", axis=1)
     replace(conv.outputs[0], real)
+
+
+def leader(conv: ir.Node) -> ir.Node | None:
+    """What a leaky ReLU ahead of this Conv takes its input from."""
+    relu = producer(conv.inputs[0], "LeakyRelu")
+    return relu.inputs[0].producer() if relu is not None and relu.inputs[0] is not None else None
 
 
 def follower(conv: ir.Node) -> ir.Node | None:

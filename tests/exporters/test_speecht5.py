@@ -393,6 +393,7 @@ def test_levelling_changes_weights_and_no_audio(
     model, vocoder = vocoder_networks[number]
     spectrogram = torch.randn(20, 80)
     level = speecht5_networks.Vocoder._level
+    assert all(value == pytest.approx(1, abs=1e-9) for value in strengths(Vocoder(model, vocoder)))
     monkeypatch.setattr(speecht5_networks.Vocoder, "_level", lambda self: None)
     network = Vocoder(model, vocoder)
     with torch.no_grad():

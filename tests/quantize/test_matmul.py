@@ -125,7 +125,7 @@ def test_outlying_weights_hurt_no_other_block(block: int) -> None:
     weight[:block] *= 1000
     x[..., :block] = 0
     assert snr_db(product(weight, BlockMatMul(block=block), x), x @ weight) > BLOCK_DB  # type: ignore[arg-type]
-    assert snr_db(product(weight, BlockMatMul(block=256), x), x @ weight) < 0
+    assert snr_db(product(weight, BlockMatMul(block=256), x), x @ weight) < 1  # all rounded to zero
 
 
 @every_product

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 from graphs import graph, normal, ops, ops_at_run_time, run
 
@@ -15,7 +14,7 @@ from jtts_export.exporters.onnx import save
 from jtts_export.quantize.apply import fit_convs, quantize
 from jtts_export.quantize.calibrate import sample
 from jtts_export.quantize.schemes import Recipe, Rule, StaticConv, StoredFp16, StoredInt
-from jtts_export.quantize.static_conv import LEVELS, Parameters, Steps, fit, invert_snake
+from jtts_export.quantize.static_conv import LEAD_ZEROS, LEVELS, Parameters, Steps, fit, fit_lead, invert_snake
 from jtts_export.quantize.weights import find_weights
 from jtts_export.validate.audio import snr_db
 
@@ -391,6 +390,21 @@ def test_channels_a_thousandfold_apart_between_the_two_all_count() -> None:
     assert snr_db(measured, exact) > CHAIN_DB
 
 
+def test_the_steps_of_a_lead_are_in_units_of_the_channels_own() -> None:
+    p = parameters(chain(), "w", "w2")["w2"]
+    inputs = normal(30, OUT, 2000) + 0.5
+    gains = np.float32(2) ** np.arange(-12, 12)
+    louder = fit_lead(replace(p, scale=p.scale * gains), inputs * gains[:, None], SLOPE)
+    assert louder == fit_lead(p, inputs, SLOPE)
+
+
+def test_a_lead_spends_levels_on_what_is_negative_as_far_as_it_counts() -> None:
+    p = parameters(chain(), "w", "w2")["w2"]
+    inputs = normal(30, OUT, 2000)
+    assert fit_lead(p, inputs, 0.001).zero < fit_lead(p, inputs, SLOPE).zero
+    assert fit_lead(p, np.abs(inputs), SLOPE).zero == min(LEAD_ZEROS)
+
+
 @pytest.mark.parametrize("channels", [True, False])
 def test_one_scale_for_outputs_does_not_break_a_chain(channels: bool, tmp_path: Path) -> None:
     model = chain()
@@ -417,12 +431,7 @@ APART = {
 }
 
 
-# Between two Q/DQ with a scale per channel, onnxruntime makes a table of any leaky ReLU, and then refuses the graph.
-REFUSED = pytest.mark.xfail(strict=True, raises=ort.capi.onnxruntime_pybind11_state.Fail, reason="not loaded")
-READ_BETWEEN = ("another user of the first", "an output between")
-
-
-@pytest.mark.parametrize("kind", [pytest.param(k, marks=REFUSED) if k in READ_BETWEEN else k for k in APART])
+@pytest.mark.parametrize("kind", APART)
 def test_what_is_read_elsewhere_or_is_no_chain_stays_in_float(kind: str, tmp_path: Path) -> None:
     tail, outputs = APART[kind]
     model = chain(f"h = Conv{FLAT}(x, w, b) {tail}", outputs)
