@@ -22,7 +22,7 @@ from pathlib import Path
 from .errors import GateFailed, OutsideError
 from .models.source import sha256_file
 
-PACKAGES = ("torch", "onnx", "onnx-ir", "onnxruntime", "numpy", "scipy")
+PACKAGES = ("torch", "transformers", "tokenizers", "onnx", "onnx-ir", "onnxruntime", "numpy", "scipy")
 UNUSED_DAYS = 30
 _RECORD = "stage.json"
 _TEMPORARY = re.compile(r"\.?tmp-(\d+)-.+")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from jtts_export.surgery import add_constant, insert
+from jtts_export.surgery import add_constant, insert, replace
 
 TOKENIZER_CONFIG = {
     "tokenizer_class": "SpeechT5Tokenizer",
@@ -61,8 +61,11 @@ def _json(content: Mapping[str, Any]) -> bytes:
 def client_decoder(step: ir.Model) -> ir.Model:
     """The decoder step behind what transformers.js gives it: output_sequence f32 [1, frames, mels],
     encoder_hidden_states (the encoder's encoder_outputs) and use_cache_branch, which is read and ignored.
-    Adds the output output_sequence_out: the sequence and the last frame made."""
+    Adds the output output_sequence_out: the sequence and the last frame made. transformers.js ends speech where one
+    probability reaches its threshold: `prob` [1] is the sum, by which transformers ends it. It hands the empty
+    past_key_values.N.encoder.key and .value on, and would complain of a graph without them."""
     model = step.clone()
+    _four_bits(model)
     graph = model.graph
     first, taken = graph[0], {v.name: v for v in graph.inputs}
     mels = taken["frame"].shape[1]  # type: ignore[index]
@@ -117,4 +120,45 @@ def client_decoder(step: ir.Model) -> ir.Model:
     out.name, out.type = "output_sequence_out", ir.TensorType(ir.DataType.FLOAT)
     out.shape = ir.Shape([1, "longer", mels])
     graph.outputs.insert(0, out)
+
+    prob = next(v for v in graph.outputs if v.name == "prob")
+    each, at = ir.Value(name="prob"), graph.outputs.index(prob)
+    prob.name = "client/prob"
+    total = ir.node("ReduceSum", [prob, axis], {"keepdims": 1}, outputs=[each], name="client/prob_sum")
+    graph.append(total)
+    each.type, each.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([1])
+    graph.outputs[at] = each
+    for name in [f"{i}.encoder.{part}" for i in range(layers) for part in ("key", "value")]:
+        past = given(
+            f"past_key_values.{name}", ir.DataType.FLOAT, [1, "encoder_heads", "encoder_past", "encoder_size"]
+        )
+        same = ir.node("Identity", [past], name=f"client/present.{name}")
+        graph.append(same)
+        present = same.outputs[0]
+        present.name, present.type, present.shape = f"present.{name}", past.type, past.shape
+        graph.outputs.append(present)
     return model
+
+
+def _four_bits(model: ir.Model) -> None:
+    """Products of 8-bit weights as sums of two of their 4-bit halves: onnxruntime 1.21, which transformers.js
+    brings, knows no others. scale (q - 128) = 16 scale (high - 8) + scale (low - 0)."""
+    graph = model.graph
+    for node in [n for n in graph if n.op_type == "MatMulNBits" and n.attributes.get_int("bits") == 8]:
+        x, weight, scale = node.inputs[:3]
+        assert x is not None and weight is not None and scale is not None
+        stored, steps = (v.const_value.numpy() for v in (weight, scale))  # type: ignore[union-attr]
+        attributes = {a: node.attributes.get_int(a) for a in ("K", "N", "block_size", "accuracy_level")} | {"bits": 4}
+        zeros = np.zeros(len(stored) * -(-stored.shape[1] // 2), np.uint8)
+        halves = []
+        for half, bits, gain, zero in (("high", stored >> 4, 16, []), ("low", stored & 15, 1, [zeros])):
+            name = f"{node.name}/{half}"
+            packed = bits[..., 0::2] | bits[..., 1::2] << 4
+            constants = [packed, (steps * gain).astype(np.float32), *zero]
+            inputs = [add_constant(graph, f"{name}/{i}", array) for i, array in enumerate(constants)]
+            halves.append(insert(node, "MatMulNBits", [x, *inputs], name, domain=node.domain, **attributes))
+        replace(node.outputs[0], insert(node, "Add", halves, f"{node.name}/sum"))
+        graph.remove(node, safe=True)
+        for value in (weight, scale):
+            if not value.uses():
+                del graph.initializers[value.name]  # type: ignore[arg-type]
