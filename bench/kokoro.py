@@ -136,10 +136,8 @@ def _traced(folder: Path, loaded: Loaded) -> Path:
 def _quantize(loaded: Loaded, fp32: Path, out: Path) -> dict:
     spread = spread_of(MODEL, loaded, THREADS)
     gates = PROFILE.gates_for("kokoro", "int8")
-    fp32_graphs, recipe = {GRAPH.name: ir.load(fp32)}, MODEL.recipes["int8"]
-    graphs, report = build_variant(
-        MODEL, fp32_graphs, recipe, loaded.config, loaded.voices, gates, spread, THREADS, say
-    )
+    files, recipe = {GRAPH.name: fp32}, MODEL.recipes["int8"]
+    graphs, report = build_variant(MODEL, files, recipe, loaded.config, loaded.voices, gates, spread, THREADS, say)
     save(graphs[GRAPH.name], out)
     return report
 

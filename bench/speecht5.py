@@ -10,7 +10,6 @@ from queue import Queue
 from threading import Thread
 
 import numpy as np
-import onnx_ir as ir
 
 from bench.common import PROFILE, ROOT, THREADS, ratio, rtf, say, table
 from bench.optimum_runner import OptimumSpeechT5
@@ -106,15 +105,15 @@ def build(folder: Path, loaded: Loaded) -> tuple[Files, Files, int, Mapping[str,
     """Graph files of fp32 and int8, how many weights the ladder promoted, and the reference's spread."""
     MODEL.export(loaded, folder / "fp32", 17)
     spread = spread_of(MODEL, loaded, THREADS)
-    graphs = {name: ir.load(folder / "fp32" / f"{name}.onnx") for name in GRAPHS}
+    files = {name: folder / "fp32" / f"{name}.onnx" for name in GRAPHS}
     gates = PROFILE.gates_for("speecht5", "int8")
     graphs, report = build_variant(
-        MODEL, graphs, MODEL.recipes["int8"], loaded.config, loaded.voices, gates, spread, THREADS, say
+        MODEL, files, MODEL.recipes["int8"], loaded.config, loaded.voices, gates, spread, THREADS, say
     )
     for name, graph in graphs.items():
         save(graph, folder / "int8" / f"{name}.onnx")
-    files = [{name: folder / variant / f"{name}.onnx" for name in GRAPHS} for variant in ("fp32", "int8")]
-    return files[0], files[1], sum(len(step["promoted"]) for step in report["ladder"]["steps"]), spread.metrics
+    quantized = {name: folder / "int8" / f"{name}.onnx" for name in GRAPHS}
+    return files, quantized, sum(len(step["promoted"]) for step in report["ladder"]["steps"]), spread.metrics
 
 
 def optimum(folder: Path, loaded: Loaded) -> Path:

@@ -94,7 +94,7 @@ class Stages:
         config, voices = self.model.assets(exported / CLIENTS)
         graphs, report = build_variant(
             self.model,
-            _load(optimized, self.model.graphs),
+            graph_paths(optimized, self.model.graphs),
             self.model.recipes[variant],
             config,
             voices,

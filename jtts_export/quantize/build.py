@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
 
 from jtts_export.profiles.schema import Gate
+from jtts_export.runtime.taps import Graphs, loaded
 from jtts_export.validate.runner import Case
 from jtts_export.validate.spread import Spread
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 def build_variant(
     model: Model,
-    graphs: dict[str, ir.Model],
+    files: Graphs,
     recipe: Recipe,
     config: Config,
     voices: Voices,
@@ -34,20 +35,25 @@ def build_variant(
     threads: int,
     tell: Callable[[str], None],
 ) -> tuple[dict[str, ir.Model], dict[str, Any]]:
-    """The quantized graphs, and how they came about: recipe as it ended, scheme of each weight, ladder steps."""
+    """The quantized graphs, and how they came about: recipe as it ended, scheme of each weight, ladder steps.
+
+    files: graph -> its fp32 form, better a file than a copy in memory.
+    """
+    graphs = {name: ir.from_proto(loaded(source)) for name, source in files.items()}
     convs: dict[str, Parameters] = {}
-    for name, graph in graphs.items():
+    for graph in graphs.values():
         weights = find_weights(graph)
         static = {n: w for n, w in weights.items() if isinstance(recipe.scheme_of(n), StaticConv)}
         if static:
             tell(f"calibrating {len(static)} convolutions")
             cases = model.cases(config, voices, "calibration")
-            samples = sample(graph, static, _feeds(model, graphs, name, cases, threads))
+            samples = sample(graph, static, _feeds(model, files, graph, cases, threads))
             tell(f"fitting {len(static)} convolutions")
             convs |= fit_convs(graph, samples)
     tell("judging the recipe")
     ladder = Ladder(
         graphs=graphs,
+        files=files,
         convs=convs,
         runner=model.runner,
         parity=model.parity,
@@ -66,15 +72,11 @@ def build_variant(
 
 
 def _feeds(
-    model: Model, graphs: Mapping[str, ir.Model], name: str, cases: Sequence[Case], threads: int
+    model: Model, files: Graphs, graph: ir.Model, cases: Sequence[Case], threads: int
 ) -> list[dict[str, np.ndarray]]:
     """A graph's own inputs in each case: the case's, or taps of the same name."""
-    graph = graphs[name].graph
-    inputs = [v.name or "" for v in graph.inputs if not v.is_initializer()]
+    inputs = [v.name or "" for v in graph.graph.inputs if not v.is_initializer()]
     made = [n for n in inputs if n not in cases[0].inputs]
-    if not made:
-        return [{n: case.inputs[n] for n in inputs} for case in cases]
-    runner = model.runner({n: ir.to_proto(g) for n, g in graphs.items()}, threads, True)
-    return [
-        {n: v for n, v in {**case.inputs, **runner.taps(case.inputs, made)}.items() if n in inputs} for case in cases
-    ]
+    runner = model.runner(files, threads, True) if made else None
+    whole = [{**case.inputs, **(runner.taps(case.inputs, made) if runner else {})} for case in cases]
+    return [{n: feed[n] for n in inputs} for feed in whole]

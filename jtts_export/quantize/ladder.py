@@ -61,10 +61,11 @@ class Climb:
 
 @dataclass
 class Ladder:
-    """What is fixed while climbing: the fp32 graphs, fitted convolutions, sentences to judge by, a brief one to
-    measure single weights on, gates."""
+    """What is fixed while climbing: the fp32 graphs and their files, fitted convolutions, sentences to judge by, a
+    brief one to measure single weights on, gates."""
 
     graphs: Mapping[str, ir.Model]
+    files: Graphs
     convs: Mapping[str, Parameters]
     runner: Callable[[Graphs, int, bool], PartRunner]
     parity: Parity
@@ -76,8 +77,7 @@ class Ladder:
     tell: Callable[[str], None]
 
     def __post_init__(self) -> None:
-        exact = self.runner({name: ir.to_proto(graph) for name, graph in self.graphs.items()}, self.threads, True)
-        self._exact = exact
+        exact = self.runner(self.files, self.threads, True)
         self._expected = reference_taps(self.parity, exact, self.cases)
         self._brief = reference_taps(self.parity, exact, [self.brief])[0]
         self._noise: dict[str, dict[str, float]] = {s.name: {} for s in self.parity.stages}
@@ -131,7 +131,7 @@ class Ladder:
         """Noise power over signal power at the stage's tap, from each weight of it quantized alone."""
         known = self._noise[stage.name]
         forced = {name: self._brief[name] for name in stage.forced}
-        parts = self._exact.parts(self.brief.inputs, stage.tap, forced)
+        parts = self.runner(self.files, self.threads, False).parts(self.brief.inputs, stage.tap, forced)
         homes = {weight: name for name, part in parts.items() for weight in find_weights(ir.from_proto(part))}
         missing = [weight for weight in homes if weight not in known]
         for number, weight in enumerate(missing, 1):

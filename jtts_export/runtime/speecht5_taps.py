@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
-from .session import session
 from .speecht5 import DECODER, ENCODER, VOCODER
 from .speecht5_decoder import Decoder
-from .taps import Arrays, Graphs, OnnxRunner, cut, loaded
+from .taps import Arrays, Graphs, OnnxRunner, cut, loaded, open_graph
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -83,8 +82,7 @@ class SpeechT5Runner:
             return self._runners[graph].taps({**inputs, **before}, [name])
         if graph not in self._decoders:
             kind = Decoder if graph == DECODER else ClientDecoder
-            model = loaded(self._graphs[graph])
-            self._decoders[graph] = kind(session(model.SerializeToString(), self._threads, self._optimize))
+            self._decoders[graph] = kind(open_graph(self._graphs[graph], self._threads, self._optimize))
         limits = {"min_steps": forced["steps"][0], "max_steps": forced["steps"][0]} if "steps" in forced else {}
         decoder = self._decoders[graph]
         memory = {**before, **unpack(before["encoder_outputs"], decoder.heads, decoder.head_size)}

@@ -35,26 +35,36 @@ class OnnxRunner:
 
     def __init__(self, name: str, model: Path | onnx.ModelProto, threads: int, optimize: bool = True) -> None:
         """optimize: let onnxruntime optimize each part; without it a part loads faster and runs slower."""
-        self._name, self._model = name, loaded(model)
-        self._threads, self._optimize = threads, optimize
+        graph = loaded(model).graph  # and not kept: a graph's weights are many, and its file is at hand
+        self._inputs, self._outputs = {i.name for i in graph.input}, {o.name for o in graph.output}
+        self._name, self._source, self._threads, self._optimize = name, model, threads, optimize
         # The last part alone is kept loaded: each holds its weights and the memory of its largest activations.
         self._part: tuple[object, ort.InferenceSession] | None = None
 
     def taps(self, inputs: Arrays, wanted: Sequence[str], forced: Arrays | None = None) -> dict[str, np.ndarray]:
-        forced, takes = forced or {}, {i.name for i in self._model.graph.input}
-        inputs = {name: value for name, value in inputs.items() if name in takes}
+        forced = forced or {}
+        inputs = {name: value for name, value in inputs.items() if name in self._inputs}
         key = (tuple(sorted(forced)), tuple(wanted))
         if self._part is None or self._part[0] != key:
             self._part = None
-            model = cut(self._model, [*inputs, *forced], wanted)
-            self._part = key, session(model.SerializeToString(), self._threads, self._optimize)
+            self._part = key, self._open([*inputs, *forced], wanted, whole=not forced and self._outputs >= {*wanted})
         running = self._part[1]
         takes = {i.name for i in [*running.get_inputs(), *running.get_overridable_initializers()]}
         feed = {k: v for k, v in {**inputs, **forced}.items() if k in takes}
         return dict(zip(wanted, running.run(list(wanted), feed), strict=True))
 
     def parts(self, inputs: Iterable[str], wanted: str, forced: Iterable[str]) -> dict[str, onnx.ModelProto]:
-        return {self._name: cut(self._model, [*inputs, *forced], [wanted])}
+        return {self._name: cut(loaded(self._source), [*inputs, *forced], [wanted])}
+
+    def _open(self, inputs: Sequence[str], wanted: Sequence[str], whole: bool) -> ort.InferenceSession:
+        if whole:
+            return open_graph(self._source, self._threads, self._optimize)
+        return open_graph(cut(loaded(self._source), inputs, wanted), self._threads, self._optimize)
+
+
+def open_graph(model: Path | onnx.ModelProto, threads: int, optimize: bool) -> ort.InferenceSession:
+    """A session on a file, or on a graph in memory."""
+    return session(model if isinstance(model, Path) else model.SerializeToString(), threads, optimize)
 
 
 def loaded(model: Path | onnx.ModelProto) -> onnx.ModelProto:

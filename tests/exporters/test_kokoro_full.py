@@ -51,7 +51,7 @@ def int8(loaded: Loaded, fp32: Path) -> tuple[Path, dict]:
     gates = load_profile("cpu").gates_for("kokoro", "int8")
     graphs, report = build_variant(
         MODEL,
-        {GRAPH.name: ir.load(fp32)},
+        {GRAPH.name: fp32},
         MODEL.recipes["int8"],
         loaded.config,
         loaded.voices,

@@ -75,6 +75,7 @@ def convs(model: ir.Model) -> dict:
 def ladder(model: ir.Model, convs: dict, **limits: str) -> Ladder:
     return Ladder(
         graphs={kokoro.GRAPH.name: model},
+        files={kokoro.GRAPH.name: ir.to_proto(model)},
         convs=convs,
         runner=kokoro.runner,
         parity=kokoro.PARITY,
@@ -222,7 +223,7 @@ def test_a_checkpoint_with_outliers_ends_past_its_gates(hard: tuple[Loaded, ir.M
         parity_log_mel_ratio="<= 1",
         parity_decoder_snr_db=">= 26",
     )
-    graphs = {kokoro.GRAPH.name: model.clone()}
+    graphs = {kokoro.GRAPH.name: ir.to_proto(model)}
     made, report = build_variant(
         kokoro.MODEL, graphs, kokoro.INT8, loaded.config, loaded.voices, wanted, SPREAD, 1, lambda _: None
     )
@@ -304,6 +305,7 @@ def chained_cases(*seeds: int) -> list[Case]:
 def two_graph_ladder(graphs: dict[str, ir.Model], **limits: str) -> Ladder:
     return Ladder(
         graphs=graphs,
+        files={name: ir.to_proto(graph) for name, graph in graphs.items()},
         convs={},
         runner=Chained,
         parity=CHAINED,
@@ -378,7 +380,7 @@ def test_a_variant_of_several_graphs_is_calibrated_on_what_reaches_each(chained:
         ),
     )
     recipe = Recipe(rules=(Rule(pattern="*", scheme=StaticConv()),))
-    copies = {name: graph.clone() for name, graph in chained.items()}
+    copies = {name: ir.to_proto(graph) for name, graph in chained.items()}
     spread = Spread({"spread_reseed_log_mel_l1": 1.0, "spread_fp64_log_mel_l1": 1.0})
     limits = gates(parity_waveform_snr_db=">= 25", size_mb="<= 1")
     made, report = build_variant(model, copies, recipe, {}, {}, limits, spread, 1, lambda _: None)
