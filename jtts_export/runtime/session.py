@@ -14,18 +14,22 @@ import onnxruntime as ort
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-SPIN_US = 100  # as long as the gaps within a run, and between the steps of a loop
-
 ort.set_default_logger_severity(3)  # a baked draw that can be overridden is warned about at every load
 
 
-def session(model: Path | bytes, threads: int = 0, optimize: bool = True) -> ort.InferenceSession:
-    """A CPU session on `threads` threads (0: one a core). Raises onnxruntime's own errors."""
+def session(
+    model: Path | bytes, threads: int = 0, optimize: bool = True, among_others: bool = False
+) -> ort.InferenceSession:
+    """A CPU session on `threads` threads (0: one a core). Raises onnxruntime's own errors.
+
+    among_others: one of several that run by turns. Idle threads of one would go on spinning while the next one
+    needs the cores. (Not by session.intra_op.spin_duration_us: with it, onnxruntime 1.31 was seen to hang.)
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    # Where a model has several graphs, one's idle threads would go on spinning while the next one needs the cores.
-    options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_US))
+    if among_others:
+        options.add_session_config_entry("session.force_spinning_stop", "1")
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     source = str(model) if isinstance(model, Path) else model

@@ -43,9 +43,8 @@ class Engine:
     """Encoder, decoder and vocoder: tokens and x-vector in, audio out."""
 
     def __init__(self, files: Mapping[str, Path], threads: int = 0) -> None:
-        self._encoder = session(files[ENCODER], threads)
-        self._decoder = Decoder(session(files[DECODER], threads))
-        self._vocoder = session(files[VOCODER], threads)
+        self._encoder, decoder, self._vocoder = (session(files[g], threads, among_others=True) for g in GRAPHS)
+        self._decoder = Decoder(decoder)
         self.context = int(self._vocoder.get_modelmeta().custom_metadata_map[CONTEXT])
 
     def speak(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
