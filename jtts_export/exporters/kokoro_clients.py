@@ -19,6 +19,8 @@ import numpy as np
 
 from jtts_export.errors import CheckpointError
 
+from .files import write_files
+
 SAMPLE_RATE_HZ = 24_000
 
 # Kokoro puts id 0 at both ends of a phoneme string; onnx-community's tokenizer.json spells that token "$".
@@ -97,13 +99,7 @@ def write_client_files(folder: Path, config: Mapping[str, Any], voices: Mapping[
         "clients/sherpa-onnx/voices.bin": b"".join(style.tobytes() for style in styles.values()),
         "clients/sherpa-onnx/tokens.txt": "".join(f"{symbol} {i}\n" for symbol, i in vocab.items()).encode(),
     }
-    paths = []
-    for name, content in contents.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-        paths.append(path)
-    return paths
+    return write_files(folder, contents)
 
 
 def vocabulary(config: Mapping[str, Any]) -> dict[str, int]:

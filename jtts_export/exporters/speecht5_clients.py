@@ -16,6 +16,8 @@ import onnx_ir as ir
 
 from jtts_export.surgery import add_constant, insert, replace
 
+from .files import write_files
+
 TOKENIZER_CONFIG = {
     "tokenizer_class": "SpeechT5Tokenizer",
     "bos_token": "<s>",
@@ -45,13 +47,7 @@ def write_client_files(folder: Path, config: Mapping[str, Any], voices: Mapping[
         "vocoder/config.json": _json({**vocoder, "model_type": "hifigan"}),
         **{f"speakers/{name}.bin": voices[name].astype("<f4").tobytes() for name in sorted(voices)},
     }
-    paths = []
-    for name, content in contents.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-        paths.append(path)
-    return paths
+    return write_files(folder, contents)
 
 
 def _json(content: Mapping[str, Any]) -> bytes:
