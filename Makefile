@@ -18,10 +18,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PIP) install -e '.[phonemes]'
 	touch $@
 
-# kokoro is the authors' code, that the reference is tested against; what it asks for beyond is 5 GB.
+# The authors' code, that references are tested against; what these two ask for beyond is 5 GB and another torch.
 $(VENV)/installed-dev: $(VENV)/installed
 	$(PIP) install -e '.[phonemes,dev]'
-	$(PIP) install --no-deps kokoro==0.9.4
+	$(PIP) install --no-deps kokoro==0.9.4 chatterbox-tts==0.1.7
 	touch $@
 
 demo: $(VENV)/installed

@@ -179,7 +179,7 @@ def _check_measured(folder: Path) -> None:
             if name not in there or sha256_file(folder / name) != sha256:
                 raise GateFailed(f"{name} is not the file that was measured; build again with --force")
     loose = there.difference(*(variant["files"] for variant in validation["variants"].values()))
-    if unmeasured := sorted(n for n in loose if n.endswith(".onnx") and not n.startswith(".")):
+    if unmeasured := sorted(n for n in loose if n.endswith((".onnx", ".onnx_data")) and not n.startswith(".")):
         raise GateFailed(f"{unmeasured[0]} was never measured")
 
 

@@ -14,6 +14,14 @@ import click
 from . import __version__
 from .errors import JttsError
 from .exporters.graph import DEFAULT_OPSET, OPSETS
+from .models import MODELS
+
+_VARIANTS = {
+    "int8": "an int8 variant: refused unless smaller, faster, and the same speech",
+    "int8-fast": "an int8 variant with fewer scales: faster yet, less precise",
+    "int4": "a variant of 4-bit weights: refused unless it speaks like the others",
+    "fp16": "a variant with weights stored as fp16",
+}
 
 EPILOG = """\b
 Exit codes: 0 passed; 1 a bug (the traceback is in a log file); 2 usage;
@@ -40,10 +48,7 @@ def _as_json(command: Any) -> Any:
 def _export(name: str, summary: str) -> None:
     """Add the command that exports one model."""
     options = [
-        click.option(
-            "--int8", is_flag=True, help="Also an int8 variant: refused unless smaller, faster, and the same speech."
-        ),
-        click.option("--fp16", is_flag=True, help="Also a variant with weights stored as fp16."),
+        *(click.option(f"--{v}", is_flag=True, help=f"Also {_VARIANTS[v]}.") for v in MODELS[name].variants),
         click.option(
             "--profile", default="cpu", show_default=True, help="Target and gates: a built-in name or a .toml file."
         ),
@@ -86,12 +91,11 @@ def _export(name: str, summary: str) -> None:
 
 _export("kokoro", "Export Kokoro")
 _export("speecht5", "Export SpeechT5 and its HiFi-GAN vocoder")
+_export("t3", "Export T3, Chatterbox's language model of speech tokens")
 
 
 def _build(
     model: str,
-    int8: bool,
-    fp16: bool,
     profile: str,
     checkpoint: str | None,
     out: Path,
@@ -99,8 +103,8 @@ def _build(
     cache: Path | None,
     force: bool,
     as_json: bool,
+    **variants: bool,
 ) -> None:
-    from .models import MODELS
     from .pipeline import Job, build
     from .profiles.schema import load_profile
     from .progress import Progress
@@ -109,7 +113,7 @@ def _build(
     job = Job(
         model=model,
         checkpoint=checkpoint or MODELS[model].checkpoint,
-        variants=tuple(v for v, wanted in (("fp16", fp16), ("int8", int8)) if wanted),
+        variants=tuple(v for v in MODELS[model].variants if variants[v.replace("-", "_")]),
         profile=load_profile(profile),
         out=out,
         cache=cache or default_root(),
@@ -218,8 +222,6 @@ def say(release: Path, text: str, output: Path, variant: str | None, as_json: bo
 @_as_json
 def models(as_json: bool) -> None:
     """List the models that can be exported."""
-    from .models import MODELS
-
     if as_json:
         click.echo(json.dumps({m.name: asdict(m) for m in MODELS.values()}, indent=2))
     else:

@@ -58,11 +58,13 @@ class Stages:
 
     def optimize(self, exported: Path, out: Path) -> None:
         """Rewrites, and proof that they changed nothing."""
+        import onnx_ir as ir
+
         from .optimize import REWRITES, optimize
 
-        graphs = _load(exported, self.model.graphs)
+        graphs = {name: ir.load(path) for name, path in graph_paths(exported, self.model.graphs).items()}
         counts = {name: optimize(graph) for name, graph in graphs.items()}
-        self._save(graphs, out)
+        self._save(graphs, out, "fp32")
         same = all(
             not any(c[r.__name__] for r in REWRITES) and c["nodes_before"] == c["nodes_after"]
             for c in counts.values()
@@ -103,21 +105,22 @@ class Stages:
             self.profile.threads,
             self.tell,
         )
-        self._save(graphs, out)
+        self._save(graphs, out, variant)
         _write(out / RECIPE, report)
 
-    def _save(self, graphs: Mapping[str, ir.Model], out: Path) -> None:
+    def _save(self, graphs: Mapping[str, ir.Model], out: Path, variant: str) -> None:
         from .exporters.onnx import save
 
-        for name, graph in {**graphs, **self.model.derive(graphs)}.items():
-            save(graph, out / GRAPHS / f"{name}.onnx")
+        whole = {**graphs, **self.model.derive(graphs)}
+        for name, path in graph_paths(out, whole, variant).items():
+            save(whole[name], path, name in self.model.external)
 
     def validate(self, made: Mapping[str, Path], spread: Path, out: Path) -> None:
         """Every variant's files against the reference and its gates."""
         from .validate.measure import validate
 
         names = (*self.model.graphs, *self.model.derived)
-        files = {variant: graph_paths(folder, names) for variant, folder in made.items()}
+        files = {variant: graph_paths(folder, names, variant) for variant, folder in made.items()}
         measured = validate(self.model, self.loaded, files, self.name, _spread(spread), self.profile, self.tell)
         content = {
             "schema_version": artifact.SCHEMA_VERSION,
@@ -143,9 +146,8 @@ class Stages:
             check(folder)
         clients = exported / CLIENTS
         parts = {p.relative_to(clients).as_posix(): p for p in files_under(clients)}
-        for variant, folder in made.items():
-            graphs = [p.relative_to(folder / GRAPHS).with_suffix("").as_posix() for p in files_under(folder / GRAPHS)]
-            parts |= {graph_file(name, variant): path for name, path in graph_paths(folder, graphs).items()}
+        for folder in made.values():
+            parts |= {p.relative_to(folder / GRAPHS).as_posix(): p for p in files_under(folder / GRAPHS)}
         recipes = {v: json.loads((f / RECIPE).read_text()) for v, f in made.items() if (f / RECIPE).exists()}
         manifest = {
             "schema_version": artifact.SCHEMA_VERSION,
@@ -164,15 +166,9 @@ class Stages:
         return artifact.write(out, parts, texts, manifest), validation
 
 
-def graph_paths(folder: Path, names: Iterable[str]) -> dict[str, Path]:
-    """Graph -> file in the folder of a stage that made graphs."""
-    return {name: folder / GRAPHS / f"{name}.onnx" for name in names}
-
-
-def _load(folder: Path, names: Iterable[str]) -> dict[str, ir.Model]:
-    import onnx_ir as ir
-
-    return {name: ir.load(path) for name, path in graph_paths(folder, names).items()}
+def graph_paths(folder: Path, names: Iterable[str], variant: str = "fp32") -> dict[str, Path]:
+    """Graph -> file in the folder of a stage that made a variant's graphs, under the name it has in a release."""
+    return {name: folder / GRAPHS / graph_file(name, variant) for name in names}
 
 
 def _spread(folder: Path) -> Spread:

@@ -7,19 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from jtts_export.models.source import Source
 from jtts_export.quantize.schemes import Recipe
 from jtts_export.runtime.taps import Graphs, PartRunner
-from jtts_export.validate.parity import Parity
+from jtts_export.validate.parity import Metrics, Parity
 from jtts_export.validate.runner import Case, Runner
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 Config = Mapping[str, Any]
-Voices = Mapping[str, np.ndarray]
+Voices = Mapping[str, Any]  # arrays, or what else makes a model's voice
 
 
 @dataclass(frozen=True)
@@ -48,6 +46,10 @@ class Model:
     runner: the ONNX runner, on files or graphs in memory, a number of threads, with onnxruntime's optimizer or not.
     client_files: writes what clients need beside the graphs into a folder; assets reads config and voices
     back from there.
+    steps: of a model that speaks token by token, metrics of a step, for each variant, given its files, its engine,
+    an utterance and a number of threads; such a model has "sequence" cases too, of several lengths, the longest
+    first.
+    external: graphs whose weights lie in a file beside theirs.
     cases: utterances to "calibration", "search" or "validation" ends, which share none; "timed" ones, shortest
     first; a "brief" one.
     speaker: a runtime on graph files; calling it speaks the built-in text up to the first audio.
@@ -66,3 +68,7 @@ class Model:
     recipes: Mapping[str, Recipe]
     derive: Callable[[Mapping[str, ir.Model]], dict[str, ir.Model]] = derive_nothing
     derived: tuple[str, ...] = ()
+    external: tuple[str, ...] = ()
+    steps: Callable[[Mapping[str, Mapping[str, Path]], Mapping[str, Any], Case, int], dict[str, Metrics]] | None = (
+        None
+    )

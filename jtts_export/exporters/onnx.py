@@ -16,9 +16,12 @@ from torch import Tensor, nn
 
 import jtts_export
 from jtts_export.optimize import tidy
+from jtts_export.runtime.names import data_file
 
 from .graph import DEFAULT_OPSET, Graph
 
+EXTERNAL_BYTES = 1 << 14  # of the smallest weight in a file beside the graph's
+PAGE = 4096  # where such weights begin, so that they can be mapped into memory
 _LSTM_WEIGHTS = {1: "W", 2: "R", 3: "B"}
 
 
@@ -60,10 +63,14 @@ def export(
     save(model, path)
 
 
-def save(model: ir.Model, path: Path) -> None:
-    """Write in one file, checked."""
+def save(model: ir.Model, path: Path, external: bool = False) -> None:
+    """Write in one file, checked. `external`: weights one by one into data_file(path), where `model` reads them
+    from then on; a graph of more than 2 GB cannot be saved otherwise."""
     model.producer_name, model.producer_version = "jtts-export", jtts_export.__version__
     path.parent.mkdir(parents=True, exist_ok=True)
+    if external:
+        data, large = data_file(path).name, EXTERNAL_BYTES
+        ir.external_data.unload_from_model(model, path.parent, data, size_threshold_bytes=large, alignment=PAGE)
     proto = ir.to_proto(model)
     # An initializer says its own type and shape; saying it twice breaks tools that reshape weights.
     stored = {tensor.name for tensor in proto.graph.initializer}

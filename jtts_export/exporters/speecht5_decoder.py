@@ -6,68 +6,15 @@ extends in place when they are bound as input and output; given apart, they grow
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from jtts_export.surgery import add_constant
-
+from .builder import MICROSOFT, Builder
 from .speecht5_networks import joined
-
-MICROSOFT = "com.microsoft"
-IR_VERSION = 10  # what onnxruntime 1.21, and so transformers.js, can read
-
-
-class Builder:
-    """Appends nodes to a graph; every node is named, and so is its first output."""
-
-    def __init__(self, opset: int) -> None:
-        self.graph = ir.Graph([], [], nodes=[], opset_imports={"": opset, MICROSOFT: 1}, name="decoder")
-
-    def constant(self, name: str, array: np.ndarray | np.generic | Tensor) -> ir.Value:
-        array = array.detach().numpy() if isinstance(array, Tensor) else array
-        return add_constant(self.graph, name, np.ascontiguousarray(array))
-
-    def input(self, name: str, dtype: ir.DataType, shape: Sequence[int | str]) -> ir.Value:
-        value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))
-        self.graph.inputs.append(value)
-        return value
-
-    def output(self, value: ir.Value, name: str, shape: Sequence[int | str]) -> None:
-        value.name, value.shape = name, ir.Shape(shape)
-        value.type = ir.TensorType(ir.DataType.FLOAT)
-        self.graph.outputs.append(value)
-
-    def nodes(
-        self,
-        op: str,
-        inputs: Sequence[ir.Value | None],
-        name: str,
-        outputs: int = 1,
-        domain: str = "",
-        **attributes: Any,
-    ) -> Sequence[ir.Value]:
-        node = ir.node(op, list(inputs), attributes or None, domain=domain, num_outputs=outputs, name=name)
-        for i, value in enumerate(node.outputs):
-            value.name = name if i == 0 else f"{name}/{i}"
-        self.graph.append(node)
-        return node.outputs
-
-    def node(
-        self, op: str, inputs: Sequence[ir.Value | None], name: str, domain: str = "", **attributes: Any
-    ) -> ir.Value:
-        return self.nodes(op, inputs, name, domain=domain, **attributes)[0]
-
-    def matmul(self, x: ir.Value, name: str, weight: Tensor) -> ir.Value:
-        """x W^T, for a weight [out, in] as torch has it; held as [in, out] under `<name>.weight`."""
-        return self.node("MatMul", [x, self.constant(f"{name}.weight", weight.T)], f"{name}/MatMul")
-
-    def linear(self, x: ir.Value, name: str, weight: Tensor, bias: Tensor) -> ir.Value:
-        return self.node("Add", [self.matmul(x, name, weight), self.constant(f"{name}.bias", bias)], f"{name}/Add")
 
 
 @torch.no_grad()
@@ -83,7 +30,7 @@ def decoder_step(model: Any, masks: np.ndarray, opset: int) -> ir.Model:
     .value [1, heads, past, head size]. Outputs: spectrum [reduction, mels], prob [reduction] (of the end), and
     present.N.decoder.key and .value.
     """
-    config, b = model.config, Builder(opset)
+    config, b = model.config, Builder("decoder", opset)
     heads, size, mels = config.decoder_attention_heads, config.hidden_size, config.num_mel_bins
     frame = b.input("frame", ir.DataType.FLOAT, [1, mels])
     position = b.input("position", ir.DataType.INT32, [1])
@@ -135,7 +82,7 @@ def decoder_step(model: Any, masks: np.ndarray, opset: int) -> ir.Model:
     _heads(b, model, x)
     for output, value in present:
         b.output(value, output, [1, heads, "total", size // heads])
-    return ir.Model(b.graph, ir_version=IR_VERSION)
+    return b.model()
 
 
 def _prenet(

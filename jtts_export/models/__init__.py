@@ -17,7 +17,7 @@ class Info:
     """A model's name on the command line, and where its checkpoints come from.
 
     files: patterns of the files that make a checkpoint; licence: SPDX id of the default checkpoint's;
-    companions: files that its authors publish elsewhere.
+    companions: files that its authors publish elsewhere; variants: those it can be made in, besides fp32.
     """
 
     name: str
@@ -26,6 +26,7 @@ class Info:
     files: tuple[str, ...]
     licence: str
     companions: tuple[Companion, ...] = ()
+    variants: tuple[str, ...] = ("int8", "fp16")
 
     def load(self) -> Model:
         """The exporter. Imports torch."""
@@ -90,6 +91,23 @@ MODELS = {
                     repo_type="dataset",
                 ),
             ),
+        ),
+        Info(
+            name="t3",
+            title="T3 (Chatterbox), text to speech tokens, 25 Hz",
+            checkpoint="hub:ResembleAI/chatterbox",
+            files=(
+                "config.json",
+                "t3_cfg.safetensors",
+                "t3_cfg.pt",
+                "tokenizer.json",
+                "conds.pt",
+                "conds.safetensors",
+                "voices/*.pt",
+                "voices/*.safetensors",
+            ),
+            licence="MIT",
+            variants=("int8", "int8-fast", "int4", "fp16"),
         ),
     ]
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,10 +15,14 @@ from jtts_export.errors import CheckpointError
 from .source import first_line
 
 
-def torch_load(path: Path, name: str) -> object:
-    """torch.load of tensors only: a file that would run code on loading is refused."""
+def torch_load(path: Path, name: str, *, mmap: bool = False) -> object:
+    """torch.load of tensors only: a file that would run code on loading is refused.
+
+    mmap: leave the tensors' bytes in the file until they are used, where its format allows.
+    """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        mmap = mmap and zipfile.is_zipfile(path)  # torch's older format has no place of its own for each tensor
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         if "GLOBAL" in str(error):  # the pickle operation that names a class or a function
             raise CheckpointError(f"{name} holds pickled objects besides tensors; it was not loaded") from error

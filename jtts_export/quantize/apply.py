@@ -81,7 +81,7 @@ def quantize(model: ir.Model, recipe: Recipe, convs: Mapping[str, static_conv.Pa
         elif isinstance(scheme, DynamicMatMul):
             matmul.dynamic(model, name, weights[name])
         elif isinstance(scheme, BlockMatMul):
-            matmul.blocked(model, name, weights[name], scheme.block)
+            matmul.blocked(model, name, weights[name], scheme.block, scheme.bits)
     remove_unused(model)
     return {name: label(scheme) for name, scheme in schemes.items()}
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
 from jtts_export.profiles.schema import Gate
-from jtts_export.runtime.taps import Graphs, loaded
+from jtts_export.runtime.taps import Graphs
 from jtts_export.validate.runner import Case
 from jtts_export.validate.spread import Spread
 
@@ -39,7 +41,7 @@ def build_variant(
 
     files: graph -> its fp32 form, better a file than a copy in memory.
     """
-    graphs = {name: ir.from_proto(loaded(source)) for name, source in files.items()}
+    graphs = {name: _opened(source) for name, source in files.items()}
     convs: dict[str, Parameters] = {}
     for graph in graphs.values():
         weights = find_weights(graph)
@@ -69,6 +71,11 @@ def build_variant(
     for graph in graphs.values():
         schemes |= quantize(graph, climb.recipe, convs)
     return graphs, {"recipe": climb.recipe.model_dump(), "schemes": schemes, "ladder": climb.as_json()}
+
+
+def _opened(source: Path | onnx.ModelProto) -> ir.Model:
+    """A graph; weights in a file of their own stay there until they are read."""
+    return ir.load(source) if isinstance(source, Path) else ir.from_proto(source)
 
 
 def _feeds(

@@ -31,23 +31,39 @@ def dynamic(model: ir.Model, name: str, weight: Weight) -> None:
     _swap(model, node, insert(node, "DynamicQuantizeMatMul", inputs, f"{name}/int8", domain=MICROSOFT))
 
 
-def blocked(model: ir.Model, name: str, weight: Weight, block: int) -> None:
-    """8-bit weights with a scale per output and `block` inputs; activations likewise, as they come."""
+def blocked(model: ir.Model, name: str, weight: Weight, block: int, bits: int = 8) -> None:
+    """Weights of 8 or 4 bits with a scale per output and `block` inputs; activations of 8 likewise, as they come."""
     graph, node, array = model.graph, weight.node, weight.array
     size, outputs = array.shape
     blocks = -(-size // block)
     rows = np.zeros((outputs, blocks * block), np.float32)
     rows[:, :size] = array.T
     rows = rows.reshape(outputs, blocks, block)
-    scale = _steps(np.abs(rows).max(axis=2))
-    integers = np.clip(np.round(rows / scale[:, :, None]), -127, 127) + 128
+    scale, integers = _eight_bits(rows) if bits == 8 else _four_bits(rows)
     inputs = [
         node.inputs[0],
-        add_constant(graph, f"{name}.int8", integers.astype(np.uint8)),
+        add_constant(graph, f"{name}.int{bits}", integers),
         add_constant(graph, f"{name}.scale", scale),
     ]
-    attributes = {"K": size, "N": outputs, "bits": 8, "block_size": block, "accuracy_level": BLOCK_ACCURACY}
-    _swap(model, node, insert(node, "MatMulNBits", inputs, f"{name}/int8", domain=MICROSOFT, **attributes))
+    attributes = {"K": size, "N": outputs, "bits": bits, "block_size": block, "accuracy_level": BLOCK_ACCURACY}
+    _swap(model, node, insert(node, "MatMulNBits", inputs, f"{name}/int{bits}", domain=MICROSOFT, **attributes))
+
+
+def _eight_bits(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scales [outputs, blocks] of rows [outputs, blocks, block], and u8 integers around 128."""
+    scale = _steps(np.abs(rows).max(axis=2))
+    integers = rows / scale[:, :, None]
+    np.rint(integers, out=integers)
+    return scale, (np.clip(integers, -127, 127, out=integers) + 128).astype(np.uint8)
+
+
+def _four_bits(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same around 8, packed in pairs, the first in the lower half. The value that reaches farthest is the -8 of
+    its block, whatever its sign: so all 16 levels are used."""
+    farthest = np.take_along_axis(rows, np.abs(rows).argmax(axis=2)[:, :, None], 2)[:, :, 0]
+    scale = (np.where(farthest == 0, 1e-20, farthest) / -8).astype(np.float32)
+    integers = (np.clip(np.rint(rows / scale[:, :, None]), -8, 7) + 8).astype(np.uint8)
+    return scale, integers[:, :, ::2] | integers[:, :, 1::2] << 4
 
 
 def _steps(reach: np.ndarray) -> np.ndarray:

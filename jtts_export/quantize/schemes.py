@@ -39,10 +39,11 @@ class DynamicMatMul(_Scheme):
 
 
 class BlockMatMul(_Scheme):
-    """int8 arithmetic: 8-bit weights and activations, both scaled per block of inputs (MatMulNBits)."""
+    """int8 arithmetic: 8-bit activations and weights, or weights of 4, scaled per block of inputs (MatMulNBits)."""
 
     kind: Literal["block-matmul"] = "block-matmul"
     block: Literal[16, 32, 64, 128, 256] = 32
+    bits: Literal[4, 8] = 8
 
 
 class StoredInt(_Scheme):
@@ -97,9 +98,10 @@ class Recipe(_Scheme):
 
 
 def label(scheme: Scheme) -> str:
-    """A scheme in a word, for reports: `static-conv`, `block-matmul32`, `stored-int4`, `float32`."""
-    detail = scheme.bits if isinstance(scheme, StoredInt) else scheme.block if isinstance(scheme, BlockMatMul) else ""
-    return f"{scheme.kind}{detail}"
+    """A scheme in a word, for reports: `static-conv`, `block-matmul32`, `block-matmul32-int4`, `stored-int4`."""
+    if isinstance(scheme, BlockMatMul):
+        return f"{scheme.kind}{scheme.block}" + ("-int4" if scheme.bits == 4 else "")
+    return f"{scheme.kind}{scheme.bits if isinstance(scheme, StoredInt) else ''}"
 
 
 def promoted(scheme: Scheme) -> Scheme:
@@ -107,6 +109,8 @@ def promoted(scheme: Scheme) -> Scheme:
     bits or int8 convolutions, fp16 storage; fp32."""
     if isinstance(scheme, StoredInt) and scheme.bits == 4:
         return StoredInt()
+    if isinstance(scheme, BlockMatMul) and scheme.bits == 4:
+        return BlockMatMul(block=scheme.block)
     if isinstance(scheme, DynamicMatMul) or (isinstance(scheme, BlockMatMul) and scheme.block > SMALLEST_BLOCK):
         return BlockMatMul(block=SMALLEST_BLOCK)
     return Float32() if isinstance(scheme, StoredFp16 | Float32) else StoredFp16()

@@ -7,12 +7,22 @@ from pathlib import Path
 
 from jtts_export.errors import OutsideError
 
-VARIANT_SUFFIX = {"fp32": "", "fp16": "_fp16", "int8": "_quantized"}
+VARIANT_SUFFIX = {"fp32": "", "fp16": "_fp16", "int8": "_quantized", "int8-fast": "_fast", "int4": "_q4"}
 
 
 def graph_file(graph: str, variant: str) -> str:
     """Graph and variant -> path in a release: onnx/model, int8 -> onnx/model_quantized.onnx."""
     return f"{graph}{VARIANT_SUFFIX[variant]}.onnx"
+
+
+def data_file(graph: Path) -> Path:
+    """Where weights lie that a graph's own file does not hold."""
+    return graph.with_name(f"{graph.name}_data")
+
+
+def stored(graph: Path) -> list[Path]:
+    """The files that a graph is held in."""
+    return [path for path in (graph, data_file(graph)) if path.is_file()]
 
 
 def released(release: Path, graphs: Iterable[str], variant: str) -> dict[str, Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -13,8 +13,9 @@ from jtts_export.exporters.model import Loaded, Model
 from jtts_export.models.source import sha256_file
 from jtts_export.profiles.schema import Profile
 from jtts_export.runtime.engines import engine
-from jtts_export.runtime.names import graph_file
+from jtts_export.runtime.names import stored
 
+from .calls import call_metrics
 from .gates import FAIL, PASS, judge
 from .parity import compare, reference_taps
 from .probe import probe
@@ -32,7 +33,10 @@ Files = Mapping[str, Path]  # graph -> file
 
 
 def spread_of(model: Model, loaded: Loaded, threads: int) -> Spread:
-    """The reference's own spread on a search sentence: the yardstick of ladder and validation alike."""
+    """The reference's own spread on a search sentence: the yardstick of ladder and validation alike. Empty for a
+    model that makes no audio."""
+    if model.parity.audio is None:  # distances between distributions need none
+        return Spread({})
     cases = model.cases(loaded.config, loaded.voices, "search")[:1]
     expected = reference_taps(model.parity, model.reference(loaded, threads, 0, False), cases)
     reseeded = model.reference(loaded, threads, OTHER_NOISE_SEED, False)
@@ -55,7 +59,14 @@ def validate(
     Returns the content of validation.json.
     """
     threads = profile.threads
-    hashes = {v: {graph_file(g, v): sha256_file(path) for g, path in graphs.items()} for v, graphs in files.items()}
+    hashes = {
+        variant: {
+            (PurePosixPath(graph).parent / path.name).as_posix(): sha256_file(path)
+            for graph, main in graphs.items()
+            for path in stored(main)
+        }
+        for variant, graphs in files.items()
+    }
     cases = model.cases(loaded.config, loaded.voices, "validation")
     reference, parity = model.reference(loaded, threads, 0, False), model.parity.whole
     tell("reference")
@@ -66,7 +77,8 @@ def validate(
         metrics, rows = compare(parity, expected, model.runner(graphs, threads, True), cases)
         variants[variant] = {"metrics": spread.relate(metrics), "rows": rows}
     timed = model.cases(loaded.config, loaded.voices, "timed")
-    utterances = [timed[0], *cases, timed[-1]]
+    purpose = "sequence" if model.steps else ""
+    utterances = model.cases(loaded.config, loaded.voices, purpose) if purpose else [timed[0], *cases, timed[-1]]
     for variant, measured in _resources(name, model, files, utterances, threads, tell).items():
         variants[variant]["metrics"] |= measured
     for variant, measured in _speeds(name, model, loaded, files, timed, threads, tell).items():
@@ -83,7 +95,10 @@ def _resources(
     name: str, model: Model, files: Mapping[str, Files], utterances: Sequence[Case], threads: int, tell: Tell
 ) -> dict[str, dict[str, float]]:
     """Sizes, and cold times and memory, each in a process of its own."""
-    sizes = {v: sum(graphs[g].stat().st_size for g in model.graphs) for v, graphs in files.items()}
+    sizes = {
+        variant: sum(path.stat().st_size for g in model.graphs for path in stored(graphs[g]))
+        for variant, graphs in files.items()
+    }
     measured = {}
     with tempfile.TemporaryDirectory() as folder:
         fed = Path(folder) / "cases.npz"
@@ -95,10 +110,12 @@ def _resources(
                 "size_mb": sizes[variant] / 1e6,
                 "size_ratio_vs_fp32": sizes[variant] / sizes["fp32"],
                 "load_ms": cold["load_ms"],
-                "rtf_cold": cold["first_ms"] / 1e3 / (cold["first_samples"] / model.parity.sample_rate_hz),
+                "rtf_cold": cold["first_ms"] / 1e3 / (cold["samples"][0] / model.parity.sample_rate_hz),
                 "ttfa_cold_ms": cold["first_ms"],
                 "rss_peak_mb": cold["rss_peak_mb"],
             }
+            if model.steps:
+                measured[variant] |= call_metrics(cold["seconds"], cold["samples"], cold["rss_mb"])
     return measured
 
 
@@ -113,9 +130,9 @@ def _speeds(
 ) -> dict[str, dict]:
     """Warm times: PyTorch eager and every variant by turns, in this process."""
     reference = model.reference(loaded, threads, 0, False)
-    audio = model.parity.audio
+    output = model.parity.output
     calls: dict[str, list[Callable[[], object]]] = {
-        REFERENCE: [lambda c=c: reference.taps(c.inputs, [audio]) for c in timed]  # type: ignore[misc]
+        REFERENCE: [lambda c=c: reference.taps(c.inputs, [output]) for c in timed]  # type: ignore[misc]
     }
     engines = {variant: engine(name, graphs, threads) for variant, graphs in files.items()}
     for variant, opened in engines.items():
@@ -123,6 +140,7 @@ def _speeds(
     done = iter(range(ROUNDS + 1))
     seconds = [len(engines["fp32"].speak(c.inputs)) / model.parity.sample_rate_hz for c in timed]
     timings = interleave(calls, seconds, ROUNDS, lambda: tell(f"speed, round {next(done)} of {ROUNDS}"))
+    steps = model.steps(files, engines, timed[0], threads) if model.steps else {}
     del calls, engines
     first = {variant: _first_audio(model, loaded, graphs, threads) for variant, graphs in files.items()}
     return {
@@ -134,6 +152,7 @@ def _speeds(
                 "speedup_vs_reference": timings.speedup(variant, REFERENCE),
                 "ttfa_warm_p50_ms": float(np.quantile(first[variant], 0.5)),
                 "ttfa_warm_p95_ms": float(np.quantile(first[variant], 0.95)),
+                **steps.get(variant, {}),
             },
             "timings": _rows(timings, variant, timed),
         }

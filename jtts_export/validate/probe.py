@@ -2,8 +2,9 @@
 
     python -m jtts_export.validate.probe MODEL '{"GRAPH": "FILE.onnx"}' CASES.npz THREADS
 
-prints one line of JSON: load_ms, first_ms (load and the first of the cases), first_samples of it, and rss_peak_mb
-after all of them.
+prints one line of JSON: load_ms, first_ms (load and the first of the cases), rss_peak_mb after all of them, and case
+by case how long it took (seconds), how much was spoken (samples, or tokens of a model that makes those), and the
+resident memory after it (rss_mb).
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 
-def probe(model: str, files: Mapping[str, Path], cases: Path, threads: int) -> dict[str, float]:
+def probe(model: str, files: Mapping[str, Path], cases: Path, threads: int) -> dict[str, Any]:
     """Run this module in a process of its own. Raises RuntimeError with its last words where it dies."""
     graphs = json.dumps({name: str(path) for name, path in files.items()})
     command = [sys.executable, "-m", __name__, model, graphs, str(cases), str(threads)]
@@ -32,7 +34,7 @@ def probe(model: str, files: Mapping[str, Path], cases: Path, threads: int) -> d
 
 
 def main(model: str, files: str, cases: str, threads: str) -> None:
-    """cases: an npz with inputs as `<case>/<input>`, shortest case first."""
+    """cases: an npz with inputs as `<case>/<input>`."""
     start = time.perf_counter()
     from jtts_export.runtime.engines import engine
 
@@ -42,27 +44,32 @@ def main(model: str, files: str, cases: str, threads: str) -> None:
     for key, array in np.load(cases).items():
         case, _, name = key.partition("/")
         grouped.setdefault(case, {})[name] = array
-    first, samples = 0.0, 0
+    rows = []
     for feed in grouped.values():
+        called = time.perf_counter()
         audio = speaking.speak(feed)
-        first, samples = first or time.perf_counter(), samples or len(audio)
+        rows.append((time.perf_counter() - called, len(audio), rss_mb("VmRSS")))
+    seconds, samples, rss = zip(*rows, strict=True)
     result = {
         "load_ms": 1e3 * (opened - start),
-        "first_ms": 1e3 * (first - start),
-        "first_samples": samples,
-        "rss_peak_mb": peak_rss_mb(),
+        "first_ms": 1e3 * (opened - start + seconds[0]),
+        "rss_peak_mb": rss_mb("VmHWM"),
+        "seconds": seconds,
+        "samples": samples,
+        "rss_mb": rss,
     }
     print(json.dumps(result))
 
 
-def peak_rss_mb() -> float:
-    """Peak resident memory of this process, 10^6 bytes.
+def rss_mb(which: str) -> float:
+    """Resident memory of this process, 10^6 bytes: now (VmRSS) or at its peak (VmHWM). Elsewhere than on Linux, the
+    peak either way.
 
     Not getrusage's on Linux: its maximum outlives exec, and so counts the parent that started the process.
     """
     status = Path("/proc/self/status")
     if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        line = next(line for line in status.read_text().splitlines() if line.startswith(which))
         return int(line.split()[1]) * 1024 / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # macOS counts bytes
 

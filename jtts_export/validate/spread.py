@@ -25,8 +25,10 @@ class Spread:
 
     def relate(self, metrics: Metrics) -> Metrics:
         """Metrics, and beside them those relative to this spread."""
-        widest = max(self.metrics[f"{_RESEED}log_mel_l1"], self.metrics[f"{_FP64}log_mel_l1"], 1e-9)
-        related = {**metrics, **self.metrics, "parity_log_mel_ratio": metrics["parity_log_mel_l1"] / widest}
+        related = {**metrics, **self.metrics}
+        if "parity_log_mel_l1" in metrics:
+            widest = max(self.metrics[f"{_RESEED}log_mel_l1"], self.metrics[f"{_FP64}log_mel_l1"], 1e-9)
+            related["parity_log_mel_ratio"] = metrics["parity_log_mel_l1"] / widest
         for prefix, margin in ((_FP64, "margin_db"), (_RESEED, "reseed_margin_db")):
             for name, value in self.metrics.items():
                 if name.startswith(prefix) and name.endswith("_snr_db"):
@@ -40,19 +42,20 @@ def measure_spread(
 ) -> Spread:
     """`reseeded`: the reference with another draw; `double`: the reference in float64. The first case alone is run
     in float64."""
-    timing = set(parity.timing)
+    assert parity.audio is not None
+    timing, audio = set(parity.timing), parity.audio
 
     def measured(runner: Runner, case: Case, taps: Arrays, stages: Sequence[str]) -> Metrics:
         """One synthesis for what is forced alike: the whole audio, and such stages."""
         whole = [parity.stage(name) for name in stages if set(parity.stage(name).forced) == timing]
-        wanted = {parity.audio, *(stage.tap for stage in whole)}
+        wanted = {audio, *(stage.tap for stage in whole)}
         made = runner.taps(case.inputs, sorted(wanted), {name: taps[name] for name in timing})
-        audio, exact = made[parity.audio].reshape(-1), taps[parity.audio].reshape(-1)
+        heard, exact = made[audio].reshape(-1), taps[audio].reshape(-1)
         found = {stage.name: snr_db(taps[stage.tap], made[stage.tap]) for stage in whole}
         for stage in (parity.stage(name) for name in stages if name not in found):
             forced = {name: taps[name] for name in stage.forced}
             found[stage.name] = snr_db(taps[stage.tap], runner.taps(case.inputs, [stage.tap], forced)[stage.tap])
-        distance = log_mel_l1(audio, exact, parity.sample_rate_hz)
+        distance = log_mel_l1(heard, exact, parity.sample_rate_hz)
         return {"log_mel_l1": distance, **{f"{name}_snr_db": value for name, value in found.items()}}
 
     drawn = [measured(reseeded, c, t, parity.reseed) for c, t in zip(cases, expected, strict=True)]

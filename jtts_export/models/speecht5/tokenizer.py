@@ -19,6 +19,7 @@ from transformers import SpeechT5Tokenizer
 
 from jtts_export.errors import CheckpointError
 from jtts_export.models.source import Source, first_line
+from jtts_export.models.tokenizer_json import check_ids, read_tokenizer_json
 
 FILE = "spm_char.model"
 SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
@@ -34,12 +35,11 @@ def read_tokenizer(source: Source, vocab_size: int) -> dict:
     if FILE in source.files:
         name, made = FILE, _from_sentencepiece(source.files[FILE])
     elif "tokenizer.json" in source.files:
-        name, made = "tokenizer.json", _from_json(source.files["tokenizer.json"])
+        name = "tokenizer.json"
+        made = read_tokenizer_json(source.files[name], name)
     else:
         raise CheckpointError(f"no {FILE} and no tokenizer.json in {source.source}")
-    token, index = max(made.get_vocab().items(), key=lambda item: item[1])
-    if index >= vocab_size:
-        raise CheckpointError(f"{name}: '{token}' has id {index}, but config.json's vocab_size is {vocab_size}")
+    check_ids(made, name, vocab_size, "config.json's vocab_size")
     return json.loads(made.to_str())
 
 
@@ -50,15 +50,6 @@ def character_tokenizer(vocab_size: int) -> dict:
     steps = [normalizers.NFKC(), normalizers.Replace(Regex(r"\s"), " "), *_spaces()]
     specials = [AddedToken(token, normalized=False, special=True) for token in SPECIALS]
     return json.loads(_tokenizer(pieces, steps, specials, "</s>", "<unk>").to_str())
-
-
-def _from_json(path: Path) -> Tokenizer:
-    try:
-        return Tokenizer.from_str(path.read_text(encoding="utf-8"))
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # of damaged tables the tokenizers library makes a panic, no Exception
-        raise CheckpointError(f"tokenizer.json cannot be read: {first_line(error)}") from error
 
 
 def _from_sentencepiece(path: Path) -> Tokenizer:

@@ -1,0 +1,229 @@
+"""T3's graphs: conditioning, embeddings of tokens, and the language model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from tokenizers import Tokenizer
+
+from jtts_export.errors import CheckpointError
+from jtts_export.models.source import Source
+from jtts_export.models.t3 import checkpoint
+from jtts_export.models.t3.checkpoint import Checkpoint
+from jtts_export.models.t3.config import T3Config
+from jtts_export.models.t3.reference import Reference
+from jtts_export.quantize.schemes import (
+    BlockMatMul,
+    Float32,
+    Recipe,
+    Rule,
+    Scheme,
+    StoredFp16,
+    StoredInt,
+)
+from jtts_export.runtime.t3 import (
+    CONDITIONING,
+    CONFIG,
+    EMBED,
+    GRAPHS,
+    LANGUAGE_MODEL,
+    TOKENS_PER_SECOND,
+    Engine,
+    read_assets,
+)
+from jtts_export.runtime.t3_taps import T3Runner
+from jtts_export.runtime.t3_text import encode, normalize
+from jtts_export.runtime.taps import Graphs
+from jtts_export.validate.parity import Metrics, Parity, Stage
+from jtts_export.validate.runner import Case
+from jtts_export.validate.steps import STEPS, step_times
+
+from . import onnx, t3_sentences
+from .graph import Graph
+from .model import Config, Loaded, Model, Voices
+from .t3_clients import write_client_files
+from .t3_language_model import language_model
+from .t3_networks import Conditioning, embed_tokens
+
+PARITY = Parity(
+    stages=(
+        Stage("conditioning", "cond_emb", gates=("parity_conditioning_snr_db",)),
+        Stage("logits", "logits", forced=("tokens",)),
+        Stage("alignment", "alignment", forced=("tokens",)),
+    ),
+    exact={"greedy_tokens": "greedy"},
+    timing=("tokens",),
+    sample_rate_hz=TOKENS_PER_SECOND,
+    distributions=("logits",),
+)
+
+
+def recipe(scheme: Scheme) -> Recipe:
+    """The language model's products in a scheme; its tables and the conditioning in 8 bits."""
+    return Recipe(
+        rules=(
+            Rule(pattern="rotary.*", scheme=Float32()),
+            Rule(pattern="cond_enc.*", scheme=BlockMatMul()),
+            Rule(pattern="*_emb.*", scheme=StoredInt()),
+            Rule(pattern="*", scheme=scheme),
+        )
+    )
+
+
+RECIPES = {
+    "int8": recipe(BlockMatMul(block=32)),
+    "int8-fast": recipe(BlockMatMul(block=128)),
+    "int4": recipe(BlockMatMul(block=32, bits=4)),
+    "fp16": Recipe(rules=(Rule(pattern="rotary.*", scheme=Float32()), Rule(pattern="*", scheme=StoredFp16()))),
+}
+
+EXAMPLE_TOKENS = 5
+JUDGED_TOKENS, SEARCHED_TOKENS = 50, 20
+TIMED_SECONDS = (1, 4)
+STEP_POSITION = 60
+CALLS, CALL_TOKENS = 20, (15, 60)
+BRIEF_SECONDS = 1
+KNOWN_SHARE = 0.5  # a vocabulary that knows less of a built-in text is given tokens at random
+
+
+def load(source: Source) -> Loaded:
+    found = checkpoint.load(source)
+    config = {"model": asdict(found.config), "tokenizer": found.tokenizer}
+    return Loaded(config, found, found.voices)
+
+
+def export(loaded: Loaded, folder: Path, opset: int) -> None:
+    """fp32 ONNX of the three graphs."""
+    found: Checkpoint = loaded.module
+    config = found.config
+    if config.text_vocab > config.start_speech:
+        raise CheckpointError(
+            f"the text vocabulary of {config.text_vocab} overlaps the start of speech, {config.start_speech}"
+        )
+    graph = Graph(
+        CONDITIONING,
+        inputs={"speaker_emb": {}, "cond_prompt_speech_tokens": {1: "prompt"}},
+        outputs={"cond_emb": {1: "rows"}},
+    )
+    example = {
+        "speaker_emb": torch.zeros(1, config.speaker_size),
+        "cond_prompt_speech_tokens": torch.arange(EXAMPLE_TOKENS)[None],
+    }
+    onnx.export(graph, Conditioning(found.model), example, folder, opset)
+    embed = embed_tokens(found.model, opset)
+    embed.metadata_props[CONFIG] = json.dumps(asdict(config))
+    onnx.save(embed, folder / f"{EMBED}.onnx")
+    onnx.save(language_model(found.model, opset), folder / f"{LANGUAGE_MODEL}.onnx", external=True)
+
+
+def reference(loaded: Loaded, threads: int, _: int, double: bool) -> Reference:
+    return Reference(loaded.module.model, threads, double)
+
+
+def runner(graphs: Graphs, threads: int, optimize: bool) -> T3Runner:
+    return T3Runner(graphs, threads, optimize)
+
+
+def cases(config: Config, voices: Voices, purpose: str) -> list[Case]:
+    """Texts for "calibration", "search" or "validation", by voices taken by turns, spoken for some tokens;
+    "timed" ones last TIMED_SECONDS, a "brief" one BRIEF_SECONDS, whatever the checkpoint would say."""
+    counts: Sequence[int]
+    if purpose == "sequence":
+        random = np.random.default_rng(0)
+        counts = sorted(random.integers(*CALL_TOKENS, CALLS).tolist(), key=lambda n: n < CALL_TOKENS[1] - 1)
+        lengths = random.integers(20, len(t3_sentences.LONG), CALLS - 1)
+        texts = [t3_sentences.LONG, *(t3_sentences.LONG[:n] for n in lengths)]
+    elif purpose in ("timed", "brief"):
+        seconds = TIMED_SECONDS if purpose == "timed" else (BRIEF_SECONDS,)
+        texts = [t3_sentences.LONG[: s * t3_sentences.CHARACTERS_PER_SECOND] for s in seconds]
+        counts = [s * TOKENS_PER_SECOND for s in seconds]
+    else:
+        texts = list(getattr(t3_sentences, purpose.upper()))
+        counts = [JUDGED_TOKENS if purpose == "validation" else SEARCHED_TOKENS] * len(texts)
+    names = sorted(voices)
+    model = T3Config(**config["model"])
+    tokenizer = Tokenizer.from_str(json.dumps(config["tokenizer"]))
+    made = []
+    for i, (text, count) in enumerate(zip(texts, counts, strict=True)):
+        name = names[i % len(names)]
+        tokens = _tokens(model, tokenizer, text, i)
+        most = np.array(min(count, model.max_speech_tokens))
+        inputs = {"text_tokens": tokens, **vars(voices[name]), "min_tokens": most, "max_tokens": most}
+        made.append(Case(f"{tokens.shape[1]} text tokens, {count} speech tokens, {name}", inputs))
+    return made
+
+
+def _tokens(config: T3Config, tokenizer: Tokenizer, text: str, number: int) -> np.ndarray:
+    """A text's tokens, start and stop included."""
+    ids = encode(tokenizer, normalize(text), "en" if config.is_multilingual else None)
+    unknown = tokenizer.token_to_id("[UNK]")
+    if sum(i != unknown for i in ids) < KNOWN_SHARE * len(ids):
+        ids = np.random.default_rng(number).integers(1, config.text_vocab, len(text)).tolist()
+    ids = ids[: config.text_positions - 2]
+    return np.array([[config.start_text, *ids, config.stop_text]], np.int64)
+
+
+def steps(
+    files: Mapping[str, Mapping[str, Path]], engines: Mapping[str, Engine], case: Case, threads: int
+) -> dict[str, Metrics]:
+    """Time of a step at position STEP_POSITION of speech under guidance, variants by turns, and how much of the
+    read bandwidth, measured alongside, it uses."""
+    with ExitStack() as stack:
+        most = STEP_POSITION + STEPS + 1
+        feeds = {name: stack.enter_context(e.prompted(case.inputs, True, most))[1] for name, e in engines.items()}
+        for feed in feeds.values():
+            for position in range(1, STEP_POSITION):
+                feed(position, position)
+        seconds, read = step_times(feeds, 1, STEP_POSITION, threads)
+    past = case.inputs["text_tokens"].shape[1] + STEP_POSITION
+    metrics = {}
+    for name, engine in engines.items():
+        taken = float(np.median(seconds[name]))
+        swept = weight_bytes(files[name][LANGUAGE_MODEL]) + past * engine.bytes_per_position
+        metrics[name] = {
+            "step_ms": 1e3 * taken,
+            "step_rtf": taken * TOKENS_PER_SECOND,
+            "step_speedup_vs_fp32": float(np.median(seconds["fp32"] / seconds[name])),
+            "read_gb_s": read / 1e9,
+            "bandwidth_ratio": swept / taken / read,
+        }
+    return metrics
+
+
+def weight_bytes(graph: Path) -> int:
+    """Bytes of the weights of all products in a graph: what one step reads."""
+    model = ir.load(graph)
+    products = [node for node in model.graph if "MatMul" in node.op_type]
+    weights = {
+        v.name: v.const_value for n in products for v in n.inputs if v is not None and v.const_value is not None
+    }
+    return sum(weight.nbytes for weight in weights.values())
+
+
+def speaker(files: Mapping[str, Path], config: Config, voices: Voices, threads: int) -> Callable[[], object]:
+    engine, (*_, case) = Engine(files, threads), cases(config, voices, "timed")
+    return lambda: next(engine.tokens(case.inputs))
+
+
+MODEL = Model(
+    graphs=GRAPHS,
+    external=(LANGUAGE_MODEL,),
+    load=load,
+    export=export,
+    reference=reference,
+    runner=runner,
+    cases=cases,
+    client_files=write_client_files,
+    assets=read_assets,
+    speaker=speaker,
+    steps=steps,
+    parity=PARITY,
+    recipes=RECIPES,
+)

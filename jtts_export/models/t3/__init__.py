@@ -1,0 +1,1 @@
+"""T3, the speech-token language model of Chatterbox."""

@@ -1,0 +1,54 @@
+"""Whether the next call costs what this one did: slopes of time and memory over calls on one loaded model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import t
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Slope:
+    """Change a call, and how far the true one may lie from it either way, with CONFIDENCE."""
+
+    value: float
+    margin: float
+
+    @property
+    def least(self) -> float:
+        """What is certain of it: the end of its interval that is nearer to zero, zero if that holds it."""
+        return float(np.sign(self.value) * max(0.0, abs(self.value) - self.margin))
+
+
+def slope(values: Sequence[float], lengths: Sequence[float] | None = None) -> Slope:
+    """Of values, call by call, by least squares. lengths: of what was spoken, whose share in the values is fitted
+    beside it. At least four calls."""
+    columns = [np.ones(len(values)), np.arange(len(values))]
+    if lengths is not None:
+        columns.append(np.asarray(lengths, float))
+    design, y = np.stack(columns, 1), np.asarray(values, float)
+    fitted, *_ = np.linalg.lstsq(design, y, rcond=None)
+    freedom = len(y) - design.shape[1]
+    variance = float(((y - design @ fitted) ** 2).sum()) / freedom
+    error = np.sqrt(variance * np.linalg.pinv(design.T @ design)[1, 1])
+    return Slope(float(fitted[1]), float(t.ppf((1 + CONFIDENCE) / 2, freedom) * error))
+
+
+def call_metrics(seconds: Sequence[float], lengths: Sequence[float], rss_mb: Sequence[float]) -> dict[str, float]:
+    """Of calls in order, the first apart: it pays for what later ones find."""
+    time, memory = slope(seconds[1:], lengths[1:]), slope(rss_mb[1:])
+    later, count = float(np.mean(seconds[1:])), len(seconds) - 1
+    return {
+        "call_first_ms": 1e3 * seconds[0],
+        "call_later_ms": 1e3 * later,
+        "call_slope_ms": 1e3 * time.value,
+        "call_slope_margin_ms": 1e3 * time.margin,
+        "call_growth_ratio": time.least * count / later,
+        "rss_slope_mb": memory.value,
+        "rss_slope_margin_mb": memory.margin,
+        "rss_growth_mb": memory.least * count,
+    }
