@@ -15,6 +15,8 @@ from . import __version__
 from .errors import JttsError
 from .exporters.graph import DEFAULT_OPSET, OPSETS
 from .models import MODELS
+from .models.source import choices
+from .runtime.names import VARIANT_SUFFIX
 
 _VARIANTS = {
     "int8": "an int8 variant: refused unless smaller, faster, and the same speech",
@@ -36,8 +38,10 @@ def cli() -> None:
     \b
     jtts-export kokoro --int8                        from the hub, to ./release/kokoro
     jtts-export speecht5 --int8                      the same for SpeechT5, with its vocoder
+    jtts-export t3 --int8                            the same for T3, Chatterbox's language model
     jtts-export kokoro --int8 --checkpoint FOLDER    from the authors' files
     jtts-export say release/kokoro "Hello there." -o hello.wav
+    jtts-export tokens release/t3 "Hello there."
     """
 
 
@@ -47,6 +51,7 @@ def _as_json(command: Any) -> Any:
 
 def _export(name: str, summary: str) -> None:
     """Add the command that exports one model."""
+    choice = "with #FILE behind either to choose its weights, " if choices(MODELS[name].files) else ""
     options = [
         *(click.option(f"--{v}", is_flag=True, help=f"Also {_VARIANTS[v]}.") for v in MODELS[name].variants),
         click.option(
@@ -54,7 +59,7 @@ def _export(name: str, summary: str) -> None:
         ),
         click.option(
             "--checkpoint",
-            help="hub:ORG/REPO[@REVISION], a local folder, or random:SEED.  [default: the official one]",
+            help=f"hub:ORG/REPO[@REVISION], a local folder, {choice}or random:SEED.  [default: the official one]",
         ),
         click.option(
             "--out",
@@ -196,7 +201,7 @@ def inspect(release: Path, as_json: bool) -> None:
 @RELEASE
 @click.argument("text", required=False, default="")
 @click.option("--output", "-o", type=click.Path(path_type=Path), default=Path("speech.wav"), show_default=True)
-@click.option("--variant", type=click.Choice(["int8", "fp16", "fp32"]), help="[default: the smallest there is]")
+@click.option("--variant", type=click.Choice(VARIANT_SUFFIX), help="[default: int8, or else what there is]")
 @click.option(
     "--voice", help="A voice or speaker of the release, or a speaker's x-vector file.  [default: the first]"
 )
@@ -215,6 +220,47 @@ def say(release: Path, text: str, output: Path, variant: str | None, as_json: bo
         click.echo(
             f"{result['output']}: {result['audio_s']:.2f} s of audio in {result['seconds']:.2f} s "
             f"({result['variant']}, {result['voice']})"
+        )
+
+
+@cli.command(epilog='\b\nExample: jtts-export tokens release/t3 "Hello there." --seed 1 -o tokens.npy')
+@RELEASE
+@click.argument("text")
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="Also write them here, as int64 .npy.")
+@click.option("--variant", type=click.Choice(VARIANT_SUFFIX), help="[default: int8, or else what there is]")
+@click.option("--voice", help="A voice of the release, or a .pt or .safetensors file.  [default: the first]")
+@click.option("--language", help="Of a multilingual release, as fr.  [default: en]")
+@click.option("--exaggeration", type=float, help="Strength of emotion.  [default: the voice's]")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the random draws.")
+@click.option("--max-tokens", type=int, help="25 last a second.  [default: 1000]")
+@click.option("--temperature", type=float, help="0 takes the likeliest token.  [default: 0.8]")
+@click.option("--cfg-weight", type=float, help="Guidance by the text; 0 is faster.  [default: 0.5]")
+@click.option("--repetition-penalty", type=float, help="[default: 1.2; multilingual 2]")
+@click.option("--min-p", type=float, help="Least probability, over the highest.  [default: 0.05]")
+@click.option("--top-p", type=float, help="Probability that is chosen among.  [default: 1]")
+@click.option(
+    "--analyze/--no-analyze",
+    default=None,
+    help="End speech that repeats itself or lingers, and none early.  [default: if multilingual]",
+)
+@_as_json
+def tokens(release: Path, text: str, output: Path | None, variant: str | None, as_json: bool, **request: Any) -> None:
+    """Print the speech tokens that a T3 release makes of TEXT, as they come."""
+    from .tokens import make_tokens
+
+    def tell(token: int) -> None:
+        if not as_json:
+            click.echo(f"{token} ", nl=False)
+
+    made = make_tokens(release, text, output, variant, tell, **request)
+    if as_json:
+        click.echo(json.dumps(made))
+    else:
+        click.echo()
+        click.echo(
+            f"{len(made['tokens'])} tokens, {made['speech_s']:.2f} s of speech in {made['seconds']:.2f} s, "
+            f"the first after {made['first_ms']:.0f} ms ({made['variant']}, {made['voice']})",
+            err=True,
         )
 
 

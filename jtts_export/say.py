@@ -13,7 +13,19 @@ from .models import MODELS
 from .runtime import engines
 from .store import writing
 
-SMALLEST_FIRST = ("int8", "fp16", "fp32")
+SMALLEST_FIRST = ("int8", "int8-fast", "int4", "fp16", "fp32")
+
+
+def opened(release: Path, variant: str | None) -> tuple[Any, str, artifact.Manifest]:
+    """The runtime on a variant of a release, int8 before others; which variant; the manifest. Checksums are verified.
+
+    Raises BadInput for a model that is unknown here.
+    """
+    manifest, _ = artifact.verify(release)
+    if manifest.model not in MODELS:
+        raise BadInput(f"{release} is a release of {manifest.model}, which this version does not know")
+    chosen = variant or next(v for v in SMALLEST_FIRST if v in manifest.variants)
+    return engines.runtime(manifest.model).open(release, chosen), chosen, manifest
 
 
 def say_to_file(release: Path, text: str, output: Path, variant: str | None, **request: Any) -> dict[str, Any]:
@@ -24,15 +36,12 @@ def say_to_file(release: Path, text: str, output: Path, variant: str | None, **r
     import numpy as np
     from scipy.io import wavfile
 
-    manifest, _ = artifact.verify(release)
-    if manifest.model not in MODELS:
-        raise BadInput(f"{release} is a release of {manifest.model}, which this version does not know")
-    chosen = variant or next(v for v in SMALLEST_FIRST if v in manifest.variants)
-    runtime = engines.runtime(manifest.model)
+    speaker, chosen, manifest = opened(release, variant)
+    if not hasattr(speaker, "synthesize"):
+        raise BadInput(f"{manifest.model} makes speech tokens, no audio: `jtts-export tokens {release}` prints them")
     given = {name: value for name, value in request.items() if value is not None}
-    if unknown := sorted(set(given) - set(signature(runtime.synthesize).parameters)):
+    if unknown := sorted(set(given) - set(signature(speaker.synthesize).parameters)):
         raise BadInput(f"{manifest.model} takes no --{unknown[0]}")
-    speaker = runtime.open(release, chosen)
     start = time.perf_counter()
     speech = speaker.synthesize(text, **given)
     seconds = time.perf_counter() - start

@@ -8,15 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import torch
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file
 from torch import Tensor
 
+from jtts_export.exporters.model import Loaded
+from jtts_export.exporters.onnx import save
+from jtts_export.exporters.t3 import MODEL
+from jtts_export.models import MODELS
+from jtts_export.models.source import locate
 from jtts_export.models.t3.conditioning import Voice
 from jtts_export.models.t3.config import MULTILINGUAL_VOCAB, T3Config
 from jtts_export.models.t3.model import T3
 from jtts_export.models.t3.random import character_tokenizer, random_model, random_voices
+from jtts_export.quantize.apply import quantize
+from jtts_export.runtime.names import graph_file
 
 # The patterns of what a checkpoint may hold.
 FILES = (
@@ -116,3 +124,27 @@ def write_voice(path: Path, voice: Voice, **changes: Any) -> None:
 
 def write_json(path: Path, content: object) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def write_release(folder: Path, seed: int = 0, opset: int = 17, **options: Any) -> Loaded:
+    """As much of a release as runtimes and clients read, fp32, and the checkpoint beside it."""
+    write_checkpoint(folder / "checkpoint", seed, **options)
+    loaded = MODEL.load(locate(str(folder / "checkpoint"), MODELS["t3"].files, MODELS["t3"].companions))
+    MODEL.client_files(folder, loaded.config, loaded.voices)
+    MODEL.export(loaded, folder, opset)
+    return loaded
+
+
+def add_variant(release: Path, variant: str) -> dict[str, str]:
+    """Another variant of a release, by its recipe alone. Returns the scheme of every weight."""
+    schemes: dict[str, str] = {}
+    for name in MODEL.graphs:
+        graph = ir.load(release / graph_file(name, "fp32"))
+        schemes |= quantize(graph, MODEL.recipes[variant], {})
+        save(graph, release / graph_file(name, variant), name in MODEL.external)
+    return schemes
+
+
+def request(text_tokens: np.ndarray, voice: Voice, **options: float) -> dict[str, np.ndarray]:
+    """The inputs of an engine, or of the reference."""
+    return {"text_tokens": text_tokens, **vars(voice), **{name: np.array(value) for name, value in options.items()}}

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from jtts_export.models.source import Source
 from jtts_export.quantize.schemes import Recipe
-from jtts_export.runtime.taps import Graphs, PartRunner
+from jtts_export.runtime.taps import Graphs
 from jtts_export.validate.parity import Metrics, Parity
 from jtts_export.validate.runner import Case, Runner
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx_ir as ir
 
 Config = Mapping[str, Any]
@@ -43,12 +44,15 @@ class Model:
     export: writes fp32 ONNX, `<graph>.onnx` of each, below a folder, with an opset.
     derive: further graphs that some client needs, made of a variant's graphs.
     reference: the PyTorch runner, on a number of threads, with a seed of its draws, in float64 or not.
-    runner: the ONNX runner, on files or graphs in memory, a number of threads, with onnxruntime's optimizer or not.
+    runner: the ONNX runner, on files or graphs in memory, a number of threads, with onnxruntime's optimizer or not;
+    a PartRunner where stages of `parity` have gates.
     client_files: writes what clients need beside the graphs into a folder; assets reads config and voices
     back from there.
     steps: of a model that speaks token by token, metrics of a step, for each variant, given its files, its engine,
     an utterance and a number of threads; such a model has "sequence" cases too, of several lengths, the longest
     first.
+    key_value_reach: largest magnitudes in keys and values over some utterances, for recipes that hold them as int8,
+    given the graphs, the utterances and a number of threads; see quantize/key_values.py.
     external: graphs whose weights lie in a file beside theirs.
     cases: utterances to "calibration", "search" or "validation" ends, which share none; "timed" ones, shortest
     first; a "brief" one.
@@ -59,7 +63,7 @@ class Model:
     load: Callable[[Source], Loaded]
     export: Callable[[Loaded, Path, int], None]
     reference: Callable[[Loaded, int, int, bool], Runner]
-    runner: Callable[[Graphs, int, bool], PartRunner]
+    runner: Callable[[Graphs, int, bool], Runner]
     client_files: Callable[[Path, Config, Voices], object]
     assets: Callable[[Path], tuple[Config, Voices]]
     cases: Callable[[Config, Voices, str], Sequence[Case]]
@@ -69,6 +73,7 @@ class Model:
     derive: Callable[[Mapping[str, ir.Model]], dict[str, ir.Model]] = derive_nothing
     derived: tuple[str, ...] = ()
     external: tuple[str, ...] = ()
+    key_value_reach: Callable[[Graphs, Sequence[Case], int], dict[str, np.ndarray]] | None = None
     steps: Callable[[Mapping[str, Mapping[str, Path]], Mapping[str, Any], Case, int], dict[str, Metrics]] | None = (
         None
     )

@@ -13,23 +13,22 @@ from .builder import Builder
 
 
 class Conditioning(nn.Module):
-    """Speaker embedding [1, size] and prompt int64 [1, tokens] to [1, 1 + queries, hidden]; [1, 1, hidden] of none.
+    """Speaker embedding [1, size] and the embeddings of a prompt [1, tokens, hidden] to [1, 1 + queries, hidden];
+    [1, 1, hidden] of no prompt.
 
-    T3.condition() in a form that a trace can hold: a prompt of none is read as one of a single token, whose rows
-    are left out.
+    T3.condition() in a form that a trace can hold: no prompt is read as one row of zeros, and what comes of it left
+    out.
     """
 
     def __init__(self, model: T3) -> None:
         super().__init__()
-        self.cond_enc, self.speech_emb, self.speech_pos_emb = model.cond_enc, model.speech_emb, model.speech_pos_emb
-        self.queries = model.config.queries
+        self.cond_enc, self.queries = model.cond_enc, model.config.queries
 
     def forward(self, speaker_emb: Tensor, prompt: Tensor) -> Tensor:
         speaker = self.cond_enc.spkr_enc(speaker_emb)[:, None]
-        count = torch.ones_like(prompt).sum()
-        used = torch.cat([prompt, torch.zeros(1, 1, dtype=torch.int64)], 1)[:, : count.clamp(min=1)]
-        embeds = self.speech_emb(used) + self.speech_pos_emb(torch.cumsum(torch.ones_like(used[0]), 0) - 1)
-        return torch.cat([speaker, self.cond_enc.perceiver(embeds)[:, : self.queries * count.clamp(max=1)]], 1)
+        count = torch.ones_like(prompt[0, :, 0], dtype=torch.int64).sum()
+        used = torch.cat([prompt, torch.zeros_like(speaker)], 1)[:, : count.clamp(min=1)]
+        return torch.cat([speaker, self.cond_enc.perceiver(used)[:, : self.queries * count.clamp(max=1)]], 1)
 
 
 @torch.no_grad()

@@ -16,14 +16,15 @@ if TYPE_CHECKING:
 class Info:
     """A model's name on the command line, and where its checkpoints come from.
 
-    files: patterns of the files that make a checkpoint; licence: SPDX id of the default checkpoint's;
+    files: patterns of the files that make a checkpoint, a tuple among them those of which it has one, best first (see
+    source.locate); licence: SPDX id of the default checkpoint's;
     companions: files that its authors publish elsewhere; variants: those it can be made in, besides fp32.
     """
 
     name: str
     title: str
     checkpoint: str
-    files: tuple[str, ...]
+    files: tuple[str | tuple[str, ...], ...]
     licence: str
     companions: tuple[Companion, ...] = ()
     variants: tuple[str, ...] = ("int8", "fp16")
@@ -98,9 +99,17 @@ MODELS = {
             checkpoint="hub:ResembleAI/chatterbox",
             files=(
                 "config.json",
-                "t3_cfg.safetensors",
-                "t3_cfg.pt",
+                (
+                    "t3_cfg.safetensors",
+                    "t3_mtl23ls_v2.safetensors",
+                    "t3_23lang.safetensors",
+                    "t3*.safetensors",
+                    "t3_cfg.pt",
+                    "t3*.pt",
+                ),
                 "tokenizer.json",
+                "grapheme_mtl_merged_expanded_v1.json",
+                "mtl_tokenizer.json",
                 "conds.pt",
                 "conds.safetensors",
                 "voices/*.pt",

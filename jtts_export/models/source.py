@@ -13,6 +13,7 @@ from jtts_export.errors import BadInput, CheckpointError
 
 SOURCES = "hub:ORG/REPO[@REVISION], a local folder, or random:SEED"
 _HUB = re.compile(r"hub:(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+Patterns = Collection[str | tuple[str, ...]]  # of files; of those that a tuple's match, a checkpoint has one
 
 
 @dataclass(frozen=True)
@@ -50,37 +51,112 @@ class Source:
         return {"source": self.source, "revision": self.revision, "sha256": self.sha256}
 
 
-def locate(source: str, patterns: Collection[str], companions: Collection[Companion] = ()) -> Source:
+def choices(patterns: Patterns) -> tuple[str, ...]:
+    """The tuple in `patterns`: those of the weights file that a checkpoint has one of, best first."""
+    return next((pattern for pattern in patterns if isinstance(pattern, tuple)), ())
+
+
+def locate(source: str, patterns: Patterns, companions: Collection[Companion] = ()) -> Source:
     """Find `source` and hash the files that match `patterns`; a hub repository is downloaded first.
 
-    Companions come along where they are found. Raises BadInput for a source of another form, CheckpointError
-    where nothing is found.
+    Of those that match a tuple in `patterns` one file comes along: FILE of `source#FILE`, or that of the first
+    pattern with any; a hub is asked for the first pattern only. Companions come along where they are found.
+    Raises BadInput for a source of another form, CheckpointError where nothing is found.
     """
     if source.startswith("random:"):
-        seed = source.removeprefix("random:")
-        if not seed.isdecimal() or len(seed) > 18:  # torch's seeds have 64 bits
-            raise BadInput(f"checkpoint '{source}': the seed must be a whole number, as in random:0")
-        source = f"random:{int(seed)}"
-        return Source(source, hashlib.sha256(source.encode()).hexdigest(), seed=int(seed))
-    if source.startswith("hub:"):
-        match = _HUB.fullmatch(source)
-        if not match:
-            raise BadInput(f"checkpoint '{source}' is not of the form hub:ORG/REPO or hub:ORG/REPO@REVISION")
-        inside = [f"{folder}/{file}" for c in companions for folder in c.folders for file in c.files]
-        folder = _download(match["repo"], match["revision"], [*patterns, *inside])
-        files = _matching(folder, patterns)
-        for companion in companions:
-            files |= _companion(companion, files, [folder], fetch=True)
-        return Source(source, _sha256_files(files), folder.name, files=files)
-    folder = Path(source).expanduser()
-    if folder.is_file():
-        folder = folder.parent
-    if not folder.is_dir():
+        return _seeded(source)
+    find = _from_hub if source.startswith("hub:") else _from_folder
+    return find(source, patterns, companions)
+
+
+def _seeded(source: str) -> Source:
+    seed = source.removeprefix("random:")
+    if not seed.isdecimal() or len(seed) > 18:  # torch's seeds have 64 bits
+        raise BadInput(f"checkpoint '{source}': the seed must be a whole number, as in random:0")
+    source = f"random:{int(seed)}"
+    return Source(source, hashlib.sha256(source.encode()).hexdigest(), seed=int(seed))
+
+
+def _from_hub(source: str, patterns: Patterns, companions: Collection[Companion]) -> Source:
+    """Source.source has FILE before the revision, so that another revision may take its place."""
+    weights = choices(patterns)
+    place, file = _repository_and_file(source) if weights else (source, None)
+    match = _HUB.fullmatch(place)
+    if not match:
+        raise BadInput(f"checkpoint '{source}' is not of the form hub:ORG/REPO or hub:ORG/REPO@REVISION")
+    if file is not None:
+        _check_choice(file, weights, source)
+        source = f"hub:{match['repo']}#{file}" + place.removeprefix(f"hub:{match['repo']}")
+    wanted = weights[:1] if file is None else (file,)
+    inside = [f"{folder}/{file}" for c in companions for folder in c.folders for file in c.files]
+    folder = _download(match["repo"], match["revision"], [*_always(patterns), *wanted, *inside])
+    files = _matching(folder, _always(patterns))
+    if weights:
+        files |= _one(folder, wanted, f"{source} (another is chosen by #FILE behind it)")
+    for companion in companions:
+        files |= _companion(companion, files, [folder], fetch=True)
+    return Source(source, _sha256_files(files), folder.name, files=files)
+
+
+def _from_folder(source: str, patterns: Patterns, companions: Collection[Companion]) -> Source:
+    weights = choices(patterns)
+    try:
+        folder, file = _folder_and_file(source, bool(weights))
+        found = folder.is_dir()
+    except (OSError, RuntimeError) as error:  # a name too long, or a home folder of nobody
+        raise CheckpointError(f"no checkpoint at '{source[:80]}': {first_line(error)[:80]}") from error
+    if not found:
         raise CheckpointError(f"no checkpoint at '{source}'; a checkpoint is {SOURCES}")
-    files = _matching(folder, patterns)
+    recorded = str(folder.resolve())
+    files = _matching(folder, _always(patterns))
+    if file is not None:
+        _check_choice(file, weights, source)
+        recorded = f"{recorded}#{file}"
+    if weights:
+        files |= _one(folder, weights if file is None else (file,), str(folder))
     for companion in companions:
         files |= _companion(companion, files, [folder, folder.resolve().parent])
-    return Source(str(folder.resolve()), _sha256_files(files), files=files)
+    return Source(recorded, _sha256_files(files), files=files)
+
+
+def _repository_and_file(source: str) -> tuple[str, str | None]:
+    """hub:ORG/REPO[@REVISION] and FILE; the revision may stand behind either."""
+    place, chosen, rest = source.partition("#")
+    file, at, revision = rest.partition("@")
+    return place + at + revision, file if chosen else None
+
+
+def _folder_and_file(source: str, choosing: bool) -> tuple[Path, str | None]:
+    """A folder, FOLDER#FILE, or a file, which stands for its folder and is chosen where there are choices."""
+    path = Path(source).expanduser()
+    if path.is_file():
+        return path.parent, path.name if choosing else None
+    if choosing and "#" in source and not path.is_dir():
+        folder, _, file = source.rpartition("#")
+        return Path(folder).expanduser(), file
+    return path, None
+
+
+def _check_choice(file: str, weights: Collection[str], source: str) -> None:
+    special = set("/\\#*?[") & set(file) or ".." in file
+    if special or not any(fnmatch(file, pattern) for pattern in weights):
+        known = ", ".join(weights)
+        raise BadInput(f"checkpoint '{source}': '{file}' is no weights file of this model, which are {known}")
+
+
+def _one(folder: Path, patterns: Collection[str], where: str) -> dict[str, Path]:
+    """The file of the first pattern that any matches. Raises CheckpointError where there is none, or are several."""
+    for pattern in patterns:
+        found = _matching(folder, [pattern])
+        if len(found) > 1:
+            raise CheckpointError(f"{where} has {', '.join(found)}; choose one by #FILE behind it")
+        if found:
+            return found
+    raise CheckpointError(f"no {', '.join(patterns)} in {where}")
+
+
+def _always(patterns: Patterns) -> list[str]:
+    return [pattern for pattern in patterns if isinstance(pattern, str)]
 
 
 def _matching(folder: Path, patterns: Collection[str], prefix: str = "") -> dict[str, Path]:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
 from jtts_export.profiles.schema import Gate
-from jtts_export.runtime.taps import Graphs
+from jtts_export.runtime.taps import Graphs, PartRunner
 from jtts_export.validate.runner import Case
 from jtts_export.validate.spread import Spread
 
 from .apply import fit_convs, quantize
 from .calibrate import sample
-from .ladder import Ladder
+from .key_values import quantize_key_values
+from .ladder import Climb, Ladder
 from .schemes import Recipe, StaticConv
 from .static_conv import Parameters
 from .weights import find_weights
@@ -52,24 +53,34 @@ def build_variant(
             samples = sample(graph, static, _feeds(model, files, graph, cases, threads))
             tell(f"fitting {len(static)} convolutions")
             convs |= fit_convs(graph, samples)
-    tell("judging the recipe")
-    ladder = Ladder(
-        graphs=graphs,
-        files=files,
-        convs=convs,
-        runner=model.runner,
-        parity=model.parity,
-        spread=spread,
-        cases=model.cases(config, voices, "search"),
-        brief=model.cases(config, voices, "brief")[0],
-        gates=[g for g in gates if any(g.metric in stage.gates for stage in model.parity.stages)],
-        threads=threads,
-        tell=tell,
-    )
-    climb = ladder.climb(recipe)
+    climb = Climb(recipe, {})
+    if helped := [g for g in gates if any(g.metric in stage.gates for stage in model.parity.stages)]:
+        tell("judging the recipe")
+        ladder = Ladder(
+            graphs=graphs,
+            files=files,
+            convs=convs,
+            runner=cast("Callable[[Graphs, int, bool], PartRunner]", model.runner),
+            parity=model.parity,
+            spread=spread,
+            cases=model.cases(config, voices, "search"),
+            brief=model.cases(config, voices, "brief")[0],
+            gates=helped,
+            threads=threads,
+            tell=tell,
+        )
+        climb = ladder.climb(recipe)
+    reach = {}
+    if recipe.key_values == "int8":
+        tell("calibrating keys and values")
+        assert model.key_value_reach is not None
+        reach = model.key_value_reach(files, model.cases(config, voices, "calibration"), threads)
+    tell("quantizing")
     schemes: dict[str, str] = {}
     for graph in graphs.values():
         schemes |= quantize(graph, climb.recipe, convs)
+        if reach:
+            quantize_key_values(graph, reach)
     return graphs, {"recipe": climb.recipe.model_dump(), "schemes": schemes, "ladder": climb.as_json()}
 
 

@@ -100,7 +100,7 @@ class Ladder:
         for name, graph in self.graphs.items():
             model = graph.clone()
             quantize(model, recipe, self.convs)
-            protos[name] = ir.to_proto(ir.external_data.load_to_model(model))
+            protos[name] = ir.to_proto(model)
         runner = self.runner(protos, self.threads, True)
         return self.spread.relate(compare(self.parity, self._expected, runner, self.cases)[0])
 

@@ -83,9 +83,13 @@ class Rule(_Scheme):
 
 
 class Recipe(_Scheme):
-    """Rules in order: the first that matches a weight decides. A weight that none matches stays fp32."""
+    """Rules in order: the first that matches a weight decides. A weight that none matches stays fp32.
+
+    key_values: how keys and values of earlier positions are held, in graphs that take and give them.
+    """
 
     rules: tuple[Rule, ...]
+    key_values: Literal["float32", "int8"] = "float32"
 
     def scheme_of(self, weight: str) -> Scheme:
         return next((r.scheme for r in self.rules if fnmatchcase(weight, r.pattern)), Float32())
@@ -94,7 +98,7 @@ class Recipe(_Scheme):
         """Each of `weights` one step up the ladder."""
         rules = tuple(Rule.of_one(w, promoted(self.scheme_of(w))) for w in sorted(weights))
         names = {r.pattern for r in rules}
-        return Recipe(rules=rules + tuple(r for r in self.rules if r.pattern not in names))
+        return self.model_copy(update={"rules": rules + tuple(r for r in self.rules if r.pattern not in names)})
 
 
 def label(scheme: Scheme) -> str:

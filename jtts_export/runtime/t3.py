@@ -40,10 +40,27 @@ GRAPHS = CONDITIONING, EMBED, LANGUAGE_MODEL = "onnx/conditioning", "onnx/embed_
 CONFIG = "t3_config"  # in the metadata of embed_tokens: what tokens mean, as JSON
 TOKENS_PER_SECOND = 25
 MAX_TOKENS = 1000  # as the authors' generate()
+MULTILINGUAL_PENALTY = 2.0  # of repetition, likewise
 NO_TEXT = -1  # embed_tokens makes it a position without a token: the row that guidance leads away from
 VOICES = 4  # whose prefix is kept, each about 250 kB a position
 TEXT_BLOCK = 64  # tokens that the prefix of a voice grows by
 _SAMPLING = [field.name for field in fields(Sampling)]
+
+
+@dataclass(frozen=True)
+class Prompted:
+    """An utterance that can be spoken: what the model says behind the prompt of so many positions, with a row of
+    attention for each start of speech."""
+
+    first: Output
+    positions: int
+    key_values: KeyValues
+    embed: Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+    def feed(self, token: int, position: int) -> Output:
+        """What the model says behind one more token, at a position of speech that is 1 for the first."""
+        embeds = self.embed(np.array([[token]]), np.array([[position]]))
+        return self.key_values.step(embeds, self.positions + position - 1)
 
 
 @dataclass(frozen=True)
@@ -89,23 +106,21 @@ class Engine:
     def tokens(self, inputs: Mapping[str, np.ndarray]) -> Iterator[int]:
         """The same one by one. Raises BadInput for inputs that the checkpoint has no positions for."""
         request = self.request(inputs)
-        with self.prompted(inputs, request.sampling.cfg_weight != 0, request.max_tokens) as (first, feed):
-            yield from generate(first, feed, request)
+        with self.prompted(inputs, request.sampling.cfg_weight != 0, request.max_tokens) as begun:
+            yield from generate(begun.first, begun.feed, request)
 
     def request(self, inputs: Mapping[str, np.ndarray]) -> Request:
         """What `inputs` ask of the loop that chooses tokens."""
         return request_of(inputs, self.config, self._decoder.aligns)
 
     @contextmanager
-    def prompted(
-        self, inputs: Mapping[str, np.ndarray], guided: bool, max_tokens: int
-    ) -> Iterator[tuple[Output, Callable[[int, int], Output]]]:
-        """The output behind the prompt, with a row of attention for each start of speech, and how to go on."""
+    def prompted(self, inputs: Mapping[str, np.ndarray], guided: bool, max_tokens: int) -> Iterator[Prompted]:
+        """The prompt taken in, with buffers for as many tokens."""
         text, config = inputs["text_tokens"], self.config
         prefix = self._prefix(inputs, text.shape[1] if guided else 0)
         begun, spoken = prefix.embeds.shape[1], prefix.embeds.shape[1] + text.shape[1]
         starts = np.full((1, 2), config.start_speech)
-        positions = np.concatenate([np.arange(text.shape[1]), [0, 0]])
+        positions = np.concatenate([np.arange(text.shape[1]), [0, 0]])[None]
         embeds = self.embed(np.concatenate([text, starts], 1), positions)
         with self._key_values(2 if guided else 1, spoken + 2 + max_tokens) as held:
             held.copy_from(prefix.arrays, 0, begun)
@@ -115,17 +130,13 @@ class Engine:
                 held.copy_from(prefix.arrays, 1, spoken)
                 rows.append(held.fill(1, embeds[:, -2:], spoken).logits)
             attention = None if first.attention is None else first.attention[-2:]
-
-            def feed(token: int, position: int) -> Output:
-                return held.step(self.embed(np.array([[token]]), np.array([position])), spoken + 1 + position)
-
-            yield Output(np.concatenate(rows), attention), feed
+            yield Prompted(Output(np.concatenate(rows), attention), spoken + 2, held, self.embed)
 
     def embed(self, tokens: np.ndarray, positions: np.ndarray, exaggeration: float = 0.0) -> np.ndarray:
-        """int64 [1, n] and [n] -> [1, n, hidden]. One token alone is a speech token."""
+        """int64 [rows, n] and [rows, n] -> [rows, n, hidden]. A token alone in its row is a speech token."""
         feed = {
             "input_ids": tokens,
-            "position_ids": positions[None],
+            "position_ids": positions,
             "exaggeration": np.array([exaggeration], np.float32),
         }
         (embeds,) = self._embed.run(["inputs_embeds"], feed)
@@ -133,7 +144,10 @@ class Engine:
 
     def condition(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """A voice [1, 1 + queries (none without a prompt), hidden]."""
-        feed = {name: inputs[name] for name in ("speaker_emb", "cond_prompt_speech_tokens")}
+        tokens = inputs["cond_prompt_speech_tokens"]
+        # A column, so that each is a token alone: one of speech.
+        prompt = self.embed(tokens.T, np.arange(tokens.size)[:, None]).swapaxes(0, 1)
+        feed = {"speaker_emb": inputs["speaker_emb"], "cond_prompt_speech_emb": prompt}
         (cond,) = self._conditioning.run(["cond_emb"], feed)
         return cond
 
@@ -156,10 +170,10 @@ class Engine:
 
     def _made_prefix(self, inputs: Mapping[str, np.ndarray], text_length: int) -> _Prefix:
         emotion = np.array([[self.config.exaggeration_token]])
-        parts = [self.condition(inputs), self.embed(emotion, np.zeros(1, int), float(inputs["exaggeration"][0]))]
+        parts = [self.condition(inputs), self.embed(emotion, np.zeros((1, 1), int), float(inputs["exaggeration"][0]))]
         voice = np.concatenate(parts, 1)
         if text_length:
-            parts.append(self.embed(np.full((1, text_length), NO_TEXT), np.arange(text_length)))
+            parts.append(self.embed(np.full((1, text_length), NO_TEXT), np.arange(text_length)[None]))
         embeds = np.concatenate(parts, 1)
         with self._key_values(1, embeds.shape[1]) as held:
             held.fill(0, embeds, 0)
@@ -225,6 +239,10 @@ class T3:
         """A variant of a release folder. Raises OutsideError where it has none."""
         return cls(released(release, GRAPHS, variant), *read_assets(release), threads)
 
+    @property
+    def tokens_per_second(self) -> int:
+        return TOKENS_PER_SECOND
+
     def speech_tokens(self, text: str, **request: Any) -> np.ndarray:
         """All of stream()'s, int64 [tokens]."""
         return np.fromiter(self.stream(text, **request), np.int64)
@@ -254,6 +272,8 @@ class T3:
             raise BadInput(f"unknown option {unknown[0]}; sampling options: {', '.join(_SAMPLING)}")
         chosen = self._voice(voice)
         given = {"max_tokens": max_tokens, "analyze": analyze, "seed": seed, **sampling}
+        if self.config.is_multilingual:
+            given = {"repetition_penalty": MULTILINGUAL_PENALTY, **given}
         inputs = {
             "text_tokens": self.text_tokens(text, language),
             **vars(chosen),

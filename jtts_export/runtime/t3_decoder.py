@@ -58,6 +58,11 @@ class KeyValues:
         embeds = np.ascontiguousarray(embeds, np.float32)
         return self._run(self._bound(slice(row, row + 1), embeds, logits), logits, past, embeds.shape[1])
 
+    def reach(self, positions: int) -> dict[str, np.ndarray]:
+        """Past -> the largest magnitude in each channel of the first positions, [heads, head size]."""
+        arrays = zip(self._decoder.past, self.arrays, strict=True)
+        return {name: np.abs(array[:, :, :positions]).max(axis=(0, 2)) for name, array in arrays}
+
     def copy_from(self, arrays: Sequence[np.ndarray], row: int, positions: int) -> None:
         """A row's first positions, from arrays [heads, positions, head size]."""
         for mine, theirs in zip(self.arrays, arrays, strict=True):

@@ -16,8 +16,11 @@ from typing import Any
 import pytest
 from hub_server import Hub, serve
 
+from jtts_export.artifact import SCHEMA_VERSION, read
 from jtts_export.errors import BadInput, CheckpointError
-from jtts_export.models.source import Companion, locate, sha256_file
+from jtts_export.models import MODELS
+from jtts_export.models.source import Companion, Patterns, choices, locate, sha256_file
+from jtts_export.revalidate import _recorded
 
 PATTERNS = ("config.json", "*.pth", "voices/*.pt")
 WANTED = {
@@ -38,6 +41,17 @@ SPEAKER_FILES = {"all.zip": b"speakers"}
 RECORDED = "0b877391975c60442d7bbf7dc315ec1942b1a2dfba0cb90e0a884bf5ef1097d5"  # of WANTED and voices-a.pth
 OWN_PATTERNS = (*PATTERNS, "*.npy", "speakers/*.npy")
 
+# Several files of weights of which a checkpoint has one, and what comes along with each.
+WEIGHTS = ("model_en.st", "model_all_v2.st", "model*.st", "model*.pth")
+CHOICES = ("config.json", WEIGHTS, "voices/*.pt")
+SMALL = {name: WANTED[name] for name in ("config.json", "voices/a.pt", "voices/b.pt")}
+SEVERAL = {name: name.encode() * 50 for name in ("model_all_v1.st", "model_all_v2.st", "model_en.pth", "model_en.st")}
+NO_CHOICE = [
+    *("", ".", "..", "other.st", "model_en.txt", "config.json", "voices/model_en.st", "../model_en.st", "model*.st"),
+    *("model../../model_en.st", "model/../../model_en.st", "model_..st", "model\\en.st", "model_[e]n.st"),
+]
+BESIDE = {"other.st": b"of another network", "voices/model_en.st": b"no weights"}
+
 # The client reads its settings when it is imported, so each call has a process of its own.
 LOCATE = """
 import json, sys, time
@@ -47,7 +61,8 @@ import huggingface_hub.errors  # so that its import is not timed
 started = time.monotonic()
 try:
     companions = [Companion(**fields) for fields in json.loads(sys.argv[2])]
-    found = locate(sys.argv[1], sys.argv[3:], companions)
+    patterns = [p if isinstance(p, str) else tuple(p) for p in json.loads(sys.argv[3])]
+    found = locate(sys.argv[1], patterns, companions)
     files = {name: str(path) for name, path in found.files.items()}
     answer = {**found.describe(), "files": files}
 except JttsError as error:
@@ -60,7 +75,7 @@ def locate_on(
     endpoint: str,
     source: str,
     cache: Path,
-    patterns: Sequence[str] = PATTERNS,
+    patterns: Patterns = PATTERNS,
     companions: Sequence[Companion] = (),
 ) -> dict[str, Any]:
     """locate(source) with huggingface_hub pointed to `endpoint`, and nothing else of this machine's settings."""
@@ -68,7 +83,7 @@ def locate_on(
     env = {k: v for k, v in os.environ.items() if not k.upper().startswith(private)}
     env |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "*"}
     fields = json.dumps([asdict(companion) for companion in companions])
-    command = [sys.executable, "-c", LOCATE, source, fields, *patterns]
+    command = [sys.executable, "-c", LOCATE, source, fields, json.dumps(list(patterns))]
     done = subprocess.run(command, env=env, capture_output=True, encoding="utf-8", timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
@@ -81,6 +96,26 @@ def assert_refused(answer: dict[str, Any], *named: str) -> None:
     for part in named:
         assert part in answer["message"]
     assert answer["seconds"] < 20  # the client retries some requests, with pauses that add up to 15 s at most
+
+
+def assert_no_choice(source: str) -> None:
+    """One line says what could be chosen, and nothing is looked for."""
+    with pytest.raises(BadInput, match="weights file") as caught:
+        locate(source, CHOICES)
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+    assert all(pattern in str(caught.value) for pattern in WEIGHTS)
+
+
+def write_manifest(release: Path, checkpoint: dict[str, Any]) -> None:
+    """A release of a checkpoint and of nothing else."""
+    content = {
+        **{"schema_version": SCHEMA_VERSION, "tool_version": "0", "model": "t3", "licence": "MIT", "opset": 17},
+        **{"profile": {}, "verdict": "pass", "variants": {}, "versions": {}, "machine": {}, "files": {}},
+        "checkpoint": checkpoint,
+    }
+    (release / "manifest.json").write_text(json.dumps(content))
+    (release / "validation.json").write_text('{"variants": {}}')
 
 
 @pytest.fixture
@@ -194,6 +229,182 @@ class TestFolder:
     def test_a_file_that_cannot_be_read_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=r"model\.pth"):
             sha256_file(tmp_path / "model.pth")
+
+
+class TestChoiceOfTheHub:
+    """A repository of several files of weights, each gigabytes in the wild."""
+
+    @pytest.fixture
+    def hub(self) -> Iterator[Hub]:
+        with serve(Hub(REPO, {**SMALL, **SEVERAL, **BESIDE}, tags=("v1.0", "refs/pr/1"))) as running:
+            yield running
+
+    @pytest.mark.parametrize(
+        ("chosen", "file"),
+        [
+            ("", "model_en.st"),
+            ("@v1.0", "model_en.st"),
+            *((f"#{name}", name) for name in SEVERAL),
+            ("@v1.0#model_all_v1.st", "model_all_v1.st"),
+            ("@refs/pr/1#model_en.pth", "model_en.pth"),
+        ],
+    )
+    def test_one_of_them_is_downloaded_and_all_small_files(
+        self, hub: Hub, tmp_path: Path, chosen: str, file: str
+    ) -> None:
+        answer = locate_on(hub.url, f"hub:{REPO}{chosen}", tmp_path, CHOICES)
+        expected = {**SMALL, file: SEVERAL[file]}
+        assert {name: Path(path).read_bytes() for name, path in answer["files"].items()} == expected
+        assert sorted(hub.served) == sorted(expected)
+        assert answer["revision"] == hub.commit
+
+    @pytest.mark.parametrize(
+        ("chosen", "recorded"),
+        [
+            ("", ""),
+            ("@v1.0", "@v1.0"),
+            ("#model_all_v1.st", "#model_all_v1.st"),
+            ("@v1.0#model_all_v1.st", "#model_all_v1.st@v1.0"),
+            ("#model_all_v1.st@v1.0", "#model_all_v1.st@v1.0"),
+        ],
+    )
+    def test_what_is_recorded_leads_to_the_same_files_of_the_same_commit(
+        self, hub: Hub, tmp_path: Path, chosen: str, recorded: str
+    ) -> None:
+        first = locate_on(hub.url, f"hub:{REPO}{chosen}", tmp_path / "cache", CHOICES)
+        assert first["source"] == f"hub:{REPO}{recorded}"
+        (tmp_path / "release").mkdir()
+        write_manifest(tmp_path / "release", {key: first[key] for key in ("source", "revision", "sha256")})
+        pinned = _recorded(read(tmp_path / "release")[0])
+        assert pinned.endswith(f"@{hub.commit}")
+        again = locate_on(hub.url, pinned, tmp_path / "another", CHOICES)
+        assert again["sha256"] == first["sha256"]
+        assert again["files"].keys() == first["files"].keys()
+
+    def test_files_of_earlier_choices_do_not_mix(self, hub: Hub, tmp_path: Path) -> None:
+        """All choices of a commit lie in one folder of the hub's cache."""
+        sources = [f"hub:{REPO}{chosen}" for chosen in ("#model_all_v2.st", "#model_en.pth", "")]
+        answers = [locate_on(hub.url, source, tmp_path, CHOICES) for source in (*sources, *sources)]
+        assert [a["sha256"] for a in answers[:3]] == [a["sha256"] for a in answers[3:]]
+        assert len({a["sha256"] for a in answers}) == 3
+        assert all(len(a["files"]) == len(SMALL) + 1 for a in answers)
+
+    def test_the_hash_is_that_of_the_same_choice_in_a_folder(self, hub: Hub, tmp_path: Path) -> None:
+        folder = write_files(tmp_path / "local", {**SMALL, **SEVERAL, **BESIDE})
+        for chosen in ("", "#model_all_v1.st"):
+            answer = locate_on(hub.url, f"hub:{REPO}{chosen}", tmp_path / "cache", CHOICES)
+            assert answer["sha256"] == locate(f"{folder}{chosen}", CHOICES).sha256
+
+    def test_one_that_is_not_there_is_named(self, tmp_path: Path) -> None:
+        with serve(Hub(REPO, {**SMALL, "model_all_v1.st": b"a"})) as hub:
+            assert_refused(locate_on(hub.url, f"hub:{REPO}", tmp_path, CHOICES), "model_en.st", REPO, "#FILE")
+            chosen = locate_on(hub.url, f"hub:{REPO}#model_all_v2.st", tmp_path, CHOICES)
+            assert_refused(chosen, "model_all_v2.st", REPO)
+
+    @pytest.mark.parametrize("chosen", [f"#{name}" for name in NO_CHOICE])
+    @pytest.mark.parametrize("revision", ["", "@v1.0"])
+    def test_a_name_that_cannot_be_chosen_is_bad_input(self, revision: str, chosen: str) -> None:
+        assert_no_choice(f"hub:{REPO}{revision}{chosen}")
+
+    @pytest.mark.parametrize("rest", ["@v1#model_en.st@v2", "@#model_en.st", "#model_en.st@", "#model_en.st@v 1"])
+    def test_a_revision_of_another_form_is_bad_input(self, rest: str) -> None:
+        with pytest.raises(BadInput, match=r"hub:ORG/REPO@REVISION"):
+            locate(f"hub:{REPO}{rest}", CHOICES)
+
+    def test_a_model_of_one_weights_file_takes_no_choice(self) -> None:
+        with pytest.raises(BadInput, match="not of the form"):
+            locate(f"hub:{REPO}#model.pth", PATTERNS)
+
+
+class TestChoiceOfAFolder:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        return write_files(tmp_path / "model", {**SMALL, **SEVERAL, **BESIDE})
+
+    @pytest.mark.parametrize("between", ["#", "/"])
+    @pytest.mark.parametrize("file", SEVERAL)
+    def test_a_file_is_chosen_by_name_or_by_path(self, folder: Path, between: str, file: str) -> None:
+        found = locate(f"{folder}{between}{file}", CHOICES)
+        assert {name: path.read_bytes() for name, path in found.files.items()} == {**SMALL, file: SEVERAL[file]}
+        assert found.source == f"{folder.resolve()}#{file}"
+        assert locate(found.source, CHOICES) == found
+
+    def test_without_a_choice_the_best_is_taken(self, folder: Path) -> None:
+        for best in ("model_en.st", "model_all_v2.st", "model_all_v1.st", "model_en.pth"):
+            found = locate(str(folder), CHOICES)
+            assert found.files.keys() == {*SMALL, best}
+            assert found.source == str(folder.resolve())
+            assert found.sha256 == locate(f"{folder}#{best}", CHOICES).sha256
+            (folder / best).unlink()
+        with pytest.raises(CheckpointError, match=r"model_en\.st.*model\*\.pth"):
+            locate(str(folder), CHOICES)
+
+    def test_several_of_the_same_rank_are_listed(self, folder: Path) -> None:
+        for name in ("model_en.st", "model_all_v2.st"):
+            (folder / name).rename(folder / f"model_my_{name}")
+        with pytest.raises(CheckpointError, match=r"model_all_v1\.st, model_my_model_all_v2\.st, .*#FILE"):
+            locate(str(folder), CHOICES)
+        assert "model_all_v1.st" in locate(f"{folder}#model_all_v1.st", CHOICES).files
+
+    def test_one_that_is_not_there_is_named(self, folder: Path) -> None:
+        with pytest.raises(CheckpointError, match=r"model_v9\.st") as caught:
+            locate(f"{folder}#model_v9.st", CHOICES)
+        assert str(folder) in str(caught.value)
+
+    @pytest.mark.parametrize("name", NO_CHOICE)
+    def test_a_name_that_cannot_be_chosen_is_bad_input(self, folder: Path, name: str) -> None:
+        write_files(folder.parent, {"model_en.st": b"outside"})
+        assert_no_choice(f"{folder}#{name}")
+
+    @pytest.mark.parametrize("name", ["other.st", "config.json", "voices/a.pt", "voices/model_en.txt"])
+    def test_the_path_of_another_file_is_bad_input(self, folder: Path, name: str) -> None:
+        write_files(folder, {"voices/model_en.txt": b""})
+        assert_no_choice(str(folder / name))
+
+    def test_a_folder_may_be_named_so(self, tmp_path: Path) -> None:
+        folder = write_files(tmp_path / "a#model_en.st", {**SMALL, **SEVERAL})
+        assert "model_en.st" in locate(str(folder), CHOICES).files
+        chosen = locate(f"{folder}#model_all_v1.st", CHOICES)
+        assert "model_all_v1.st" in chosen.files
+        assert locate(chosen.source, CHOICES) == chosen
+
+    def test_a_link_to_the_file_is_the_file(self, folder: Path, tmp_path: Path) -> None:
+        """As the hub's cache has them."""
+        (folder / "model_en.st").rename(tmp_path / "blob")
+        (folder / "model_en.st").symlink_to(tmp_path / "blob")
+        found = locate(str(folder / "model_en.st"), CHOICES)
+        assert found.files["model_en.st"].read_bytes() == SEVERAL["model_en.st"]
+
+    def test_a_model_of_one_weights_file_takes_no_choice(self, tmp_path: Path) -> None:
+        write_files(tmp_path, WANTED)
+        with pytest.raises(CheckpointError, match="no checkpoint at"):
+            locate(f"{tmp_path}#model.pth", PATTERNS)
+
+    @pytest.mark.parametrize("place", ["x" * 5000, "~nobody-of-that-name/model", "x" * 5000 + "#model_en.st"])
+    @pytest.mark.parametrize("patterns", [PATTERNS, CHOICES])
+    def test_a_place_that_cannot_be(self, patterns: Patterns, place: str) -> None:
+        with pytest.raises(CheckpointError, match="no checkpoint at") as caught:
+            locate(place, patterns)
+        assert len(str(caught.value)) < 300
+
+
+class TestChoicesOfTheModels:
+    def test_only_t3_has_some(self) -> None:
+        assert [name for name, info in MODELS.items() if choices(info.files)] == ["t3"]
+
+    def test_of_the_authors_repository_one_file_is_fetched(self, tmp_path: Path) -> None:
+        """Its files as they are named there."""
+        small = ("conds.pt", "grapheme_mtl_merged_expanded_v1.json", "mtl_tokenizer.json", "tokenizer.json")
+        weights = ("t3_cfg.safetensors", "t3_mtl23ls_v2.safetensors", "t3_23lang.safetensors", "t3_cfg.pt")
+        others = ("README.md", "Cangjie5_TC.json", "s3gen.pt", "s3gen.safetensors", "ve.pt", "ve.safetensors")
+        files = {name: name.encode() for name in (*small, *weights, *others)}
+        with serve(Hub("ResembleAI/chatterbox", files)) as hub:
+            for chosen, file in (("", "t3_cfg.safetensors"), *((f"#{name}", name) for name in weights)):
+                hub.served.clear()
+                cache = tmp_path / f"cache{chosen}"
+                answer = locate_on(hub.url, f"{MODELS['t3'].checkpoint}{chosen}", cache, MODELS["t3"].files)
+                assert sorted(hub.served) == sorted([*small, file])
+                assert sorted(answer["files"]) == sorted([*small, file])
 
 
 class Hubs(Hub):

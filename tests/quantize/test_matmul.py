@@ -278,3 +278,119 @@ def test_a_promoted_recipe_survives_json() -> None:
 def test_a_block_that_onnxruntime_does_not_know_is_rejected(block: object) -> None:
     with pytest.raises(ValueError, match="block"):
         Rule.model_validate({"pattern": "*", "scheme": {"kind": "block-matmul", "block": block}})
+
+
+# 4 bits. Of 32 values the largest lies some 2.4 deviations off zero and is 8 steps: steps of 0.3, 21 dB below the
+# signal; what reaches as far on the other side loses a step. Of 256, 3.2 deviations: 18 dB.
+
+FOUR_BITS = [BlockMatMul(block=b, bits=4) for b in BLOCKS]  # type: ignore[arg-type]
+FOUR_BIT_DB = {16: 21, 32: 19, 64: 18, 128: 17, 256: 16}
+every_four_bits = pytest.mark.parametrize("scheme", FOUR_BITS, ids=label)
+
+
+@every_four_bits
+@pytest.mark.parametrize("size", [IN, 32, 200, 33, 301], ids=lambda n: f"{n} inputs")
+def test_products_are_as_near_as_four_bits_allow(scheme: BlockMatMul, size: int) -> None:
+    weight, x = normal(0, size, OUT) / 8, normal(1, 1, ROWS, size)
+    assert snr_db(product(weight, scheme, x), x @ weight) > FOUR_BIT_DB[scheme.block]
+
+
+@every_four_bits
+def test_four_bit_values_on_the_grid_are_exact(scheme: BlockMatMul) -> None:
+    """Whichever sign reaches farthest: all 16 levels are used, in their places."""
+    rng = np.random.default_rng(0)
+    weight = rng.integers(-7, 8, (512, OUT)).astype(np.float32)
+    signs = rng.choice([-1, 1], (512 // scheme.block, OUT))
+    weight[:: scheme.block] = 8 * signs
+    x = rng.integers(-127, 128, (1, ROWS, 512)).astype(np.float32)
+    x[:, :, :: scheme.block] = 127
+    assert {-1, 1} == set(signs.ravel())
+    np.testing.assert_allclose(product(weight, scheme, x), x @ weight, rtol=1e-5, atol=1)
+
+
+@every_four_bits
+def test_all_that_four_bits_lose_is_lost_in_weights(scheme: BlockMatMul) -> None:
+    """Unpacked by hand, they give the product to the precision of 8-bit activations."""
+    weight, x = normal(0, 301, OUT) / 8, normal(1, 1, ROWS, 301)
+    model = linear(weight)
+    held(model, scheme)
+    made = run(model, {"x": x})[0]
+    packed, scale = (model.graph.initializers[f"w.{n}"].const_value.numpy() for n in ("int4", "scale"))
+    assert packed.dtype == np.uint8
+    assert packed.shape == (OUT, -(-301 // scheme.block), scheme.block // 2)
+    levels = np.stack([packed & 15, packed >> 4], -1).reshape(*packed.shape[:2], scheme.block).astype(np.float32) - 8
+    unpacked = (levels * scale.reshape(*packed.shape[:2], 1)).reshape(OUT, -1).T
+    assert not unpacked[301:].any()
+    assert snr_db(made, x @ unpacked[:301]) > BLOCK_DB + 2
+    assert snr_db(unpacked[:301], weight) > FOUR_BIT_DB[scheme.block]
+    steps = np.repeat(np.abs(scale.reshape(OUT, -1)), scheme.block, 1).T[:301]
+    error = np.abs(unpacked[:301] - weight) / steps
+    assert error.max() <= 1.001  # at most the step that is missing on one side
+    assert np.mean(error <= 0.501) > 0.97
+
+
+@pytest.mark.parametrize("block", [16, 32, 128])
+def test_a_file_of_four_bits_holds_half_a_byte_a_weight(block: int, tmp_path: Path) -> None:
+    weight, scheme = normal(0, 512, 512), BlockMatMul(block=block, bits=4)  # type: ignore[arg-type]
+    model = linear(weight)
+    held(model, scheme)
+    save(model, tmp_path / "int4.onnx")  # checks it
+    (node,) = ir.load(tmp_path / "int4.onnx").graph
+    attributes = {
+        name: node.attributes.get_int(name, -1) for name in ("bits", "block_size", "accuracy_level", "K", "N")
+    }
+    assert attributes == {"bits": 4, "block_size": block, "accuracy_level": 4, "K": 512, "N": 512}
+    assert 0 < (tmp_path / "int4.onnx").stat().st_size - weight.size // 2 - 4 * weight.size // block < 2000
+    assert ops_at_run_time(model, tmp_path) == {"MatMulNBits": 1}
+
+
+@every_four_bits
+def test_zeros_stay_zero_in_four_bits(scheme: BlockMatMul) -> None:
+    weight, x = normal(0, 300, OUT) / 8, normal(1, 1, ROWS, 300)
+    weight[:, 5] = 0
+    weight[:64, 6] = 0
+    y = product(weight, scheme, x)
+    assert np.abs(y[..., 5]).max() < NOTHING
+    assert np.isfinite(y).all()
+    assert snr_db(y, x @ weight) > FOUR_BIT_DB[scheme.block]
+    assert np.abs(product(np.zeros_like(weight), scheme, x)).max() < NOTHING
+    assert not product(weight, scheme, np.zeros_like(x)).any()
+
+
+def test_four_bits_of_small_blocks_are_nearer_and_of_any_block_farther_than_eight() -> None:
+    weight, x = normal(0, 512, OUT) / 8, normal(1, 1, ROWS, 512)
+    each = [snr_db(product(weight, scheme, x), x @ weight) for scheme in FOUR_BITS]
+    assert each == sorted(each, reverse=True)
+    eight = snr_db(product(weight, BlockMatMul(block=256), x), x @ weight)
+    assert eight > each[0] + 12
+
+
+def test_outlying_weights_hurt_no_other_block_of_four_bits() -> None:
+    weight, x = normal(0, IN, OUT) / 8, normal(1, 1, ROWS, IN)
+    weight[:32] *= 1000
+    x[..., :32] = 0
+    assert snr_db(product(weight, BlockMatMul(block=32, bits=4), x), x @ weight) > FOUR_BIT_DB[32]
+    assert snr_db(product(weight, BlockMatMul(block=256, bits=4), x), x @ weight) < 1
+
+
+@pytest.mark.parametrize("kind", NO_PRODUCTS)
+def test_what_is_no_plain_product_is_stored_in_8_bits_instead_of_4(kind: str) -> None:
+    text, shape, _ = NO_PRODUCTS[kind]
+    assert held(graph(text, {"w": normal(0, *shape)}), BlockMatMul(bits=4)) == {"w": "stored-int8"}
+
+
+def test_four_bits_have_labels_and_a_ladder_of_their_own() -> None:
+    assert [label(s) for s in FOUR_BITS] == [f"block-matmul{b}-int4" for b in BLOCKS]
+    scheme: Scheme = BlockMatMul(block=64, bits=4)
+    for expected in ("block-matmul64", "block-matmul32", "stored-fp16", "float32", "float32"):
+        scheme = promoted(scheme)
+        assert label(scheme) == expected
+    recipe = Recipe(rules=(Rule(pattern="*", scheme=BlockMatMul(block=64, bits=4)),)).with_promoted(["a"])
+    again = Recipe.model_validate_json(recipe.model_dump_json())
+    assert [label(again.scheme_of(name)) for name in "ab"] == ["block-matmul64", "block-matmul64-int4"]
+
+
+@pytest.mark.parametrize("bits", [0, 2, 3, 5, 16, "4"])
+def test_bits_that_onnxruntime_does_not_know_are_rejected(bits: object) -> None:
+    with pytest.raises(ValueError, match="bits"):
+        Rule.model_validate({"pattern": "*", "scheme": {"kind": "block-matmul", "bits": bits}})

@@ -26,7 +26,6 @@ from .config import ENGLISH_VOCAB, T3Config, config_of
 from .model import T3
 from .random import random_checkpoint
 
-PREFERRED = ("t3_cfg.safetensors", "t3_mtl23ls_v2.safetensors", "t3_23lang.safetensors", "t3_cfg.pt")
 ENGLISH_TOKENIZERS = ("tokenizer.json",)
 # Of two generations of the multilingual model, whose repository holds both and the English one's too.
 OTHER_TOKENIZERS = ("grapheme_mtl_merged_expanded_v1.json", "mtl_tokenizer.json", "tokenizer.json")
@@ -56,16 +55,11 @@ def load(source: Source) -> Checkpoint:
 
 
 def _weights_file(source: Source) -> str:
-    for suffix in (".safetensors", ".pt"):
-        names = [name for name in source.files if name.startswith("t3") and name.endswith(suffix)]
-        for name in PREFERRED:
-            if name in names:
-                return name
-        if len(names) == 1:
-            return names[0]
-        if names:
-            raise CheckpointError(f"{source.source} must hold one T3; found: {', '.join(names)}")
-    raise CheckpointError(f"no t3_cfg.safetensors and no other t3*.safetensors or t3*.pt in {source.source}")
+    """The only one: of several, locate() has chosen."""
+    names = [name for name in source.files if name.startswith("t3") and name.endswith((".safetensors", ".pt"))]
+    if len(names) != 1:
+        raise CheckpointError(f"{source.source} must hold one T3; found: {', '.join(names) or 'none'}")
+    return names[0]
 
 
 def _read_tensors(source: Source, file: str) -> dict[str, Tensor]:

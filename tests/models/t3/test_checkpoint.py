@@ -18,7 +18,6 @@ import torch
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from t3_files import (
-    FILES,
     LANGUAGES,
     VOICE,
     tiny_config,
@@ -33,12 +32,14 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from jtts_export.errors import CheckpointError
+from jtts_export.models import MODELS
 from jtts_export.models.source import locate
 from jtts_export.models.t3.checkpoint import Checkpoint, load
 from jtts_export.models.t3.conditioning import read_voice
 from jtts_export.models.t3.config import T3Config, config_of
 from jtts_export.models.t3.model import T3
 
+FILES = MODELS["t3"].files
 State = dict[str, Tensor]
 WEIGHTS, TOKENIZER, VOICES = "t3_cfg.safetensors", "tokenizer.json", f"voices/{VOICE}.safetensors"
 MERGED = "grapheme_mtl_merged_expanded_v1.json"
@@ -58,7 +59,8 @@ def folder(tmp_path: Path, whole: Path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "checkpoint"))
 
 
-def load_folder(folder: Path) -> Checkpoint:
+def load_folder(folder: Path | str) -> Checkpoint:
+    """`folder`: a folder, a file of weights, or FOLDER#FILE."""
     return load(locate(str(folder), FILES))
 
 
@@ -155,6 +157,31 @@ class TestWeights:
         for name in {*others, chosen}:
             write_weights(folder / name, state | {KEY: state[KEY] * (2 if name == chosen else 1)})
         assert_same(load_folder(folder).model, state | {KEY: state[KEY] * 2})
+
+    @pytest.mark.parametrize("between", ["#", "/"])
+    @pytest.mark.parametrize("name", ["t3_23lang.safetensors", "t3_mine.safetensors", "t3_cfg.pt", "t3_mine.pt"])
+    def test_a_file_may_be_chosen(self, folder: Path, name: str, between: str) -> None:
+        state = load_file(folder / WEIGHTS)
+        write_weights(folder / name, state | {KEY: state[KEY] * 2})
+        assert_same(load_folder(f"{folder}{between}{name}").model, state | {KEY: state[KEY] * 2})
+        assert_same(load_folder(folder).model, state)
+
+    def test_each_choice_has_its_own_tokenizer(self, folder: Path, tmp_path: Path) -> None:
+        """As in the authors' repository, which holds both models."""
+        multilingual = write_checkpoint(tmp_path / "multilingual", 1, multilingual=True)
+        for name in ("t3_mtl23ls_v2.safetensors", MERGED):
+            shutil.copyfile(tmp_path / "multilingual" / name, folder / name)
+        english, chosen = load_folder(folder), load_folder(f"{folder}#t3_mtl23ls_v2.safetensors")
+        assert_same(chosen.model, multilingual.state_dict())
+        assert [made.config.is_multilingual for made in (english, chosen)] == [False, True]
+        tags = [f"[{LANGUAGES[0]}]" in made.tokenizer["model"]["vocab"] for made in (english, chosen)]
+        assert tags == [False, True]
+
+    def test_two_files_together_are_no_checkpoint(self, folder: Path) -> None:
+        source = locate(str(folder), FILES)
+        both = replace(source, files=source.files | {"t3_cfg.pt": folder / "t3_cfg.pt"})
+        with pytest.raises(CheckpointError, match=r"one T3; found: .*t3_cfg\.safetensors, t3_cfg\.pt"):
+            load(both)
 
     @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
     def test_several_files_of_no_rank_are_listed(self, folder: Path, suffix: str) -> None:

@@ -84,17 +84,17 @@ class TestSeeded:
         random_model(0, tiny_config())
         assert torch.equal(torch.get_rng_state(), before)
 
-    def test_some_hundreds_of_tokens_are_likely(self, model: T3) -> None:
+    def test_some_thousands_of_tokens_are_likely(self, model: T3) -> None:
         row = logits(model)[:1]
-        assert 1.5 < row.std() < 3.5
+        assert 0.8 < row.std() < 2.5
         perplexity = torch.distributions.Categorical(logits=row).entropy().exp()
-        assert 20 < perplexity < 1000
+        assert 20 < perplexity < 7000
 
     @pytest.mark.parametrize(
         ("changes", "least"),
         [
-            ({"text": torch.tensor([[255, *range(60, 10, -1), 0]])}, 0.3),
-            ({"voice": VOICES["second"]}, 0.3),
+            ({"text": torch.tensor([[255, *range(60, 10, -1), 0]])}, 0.1),
+            ({"voice": VOICES["second"]}, 0.1),
             ({"voice": replace(VOICES["default"], speaker_emb=VOICES["second"].speaker_emb)}, 0.03),
             ({"exaggeration": 1.0}, 0.003),  # one row of some hundred, that one layer of two sees change
             ({"tokens": (*TOKENS[:-1], 9)}, 0.3),
