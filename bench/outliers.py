@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from jtts_export.models.kokoro.adain import AdaIN1d, AdainResBlk1d, AdaINResBlock1
 from jtts_export.models.kokoro.model import Kokoro
+from jtts_export.models.t3.model import T3
 
 
 @torch.no_grad()
@@ -33,6 +34,35 @@ def plant(model: Kokoro, factor: float = 60.0, channels: int = 17, seed: int = 0
             _snake_block(block, scale)
     _residual_stream(model, scale)
     return model
+
+
+@torch.no_grad()
+def plant_t3(model: T3, factor: float = 60.0, channels: int = 17, seed: int = 0) -> T3:
+    """The same behind every norm, between values and output, and inside every feed-forward network."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def scale(size: int) -> Tensor:
+        gain = torch.ones(size)
+        gain[torch.randperm(size, generator=generator)[:channels]] = factor
+        return gain
+
+    for layer in model.tfmr.layers:
+        attention, mlp = layer.self_attn, layer.mlp
+        _behind(layer.input_layernorm, [attention.q_proj, attention.k_proj, attention.v_proj], scale)
+        _behind(layer.post_attention_layernorm, [mlp.gate_proj, mlp.up_proj], scale)
+        for made, used in ((attention.v_proj, attention.o_proj), (mlp.up_proj, mlp.down_proj)):
+            gain = scale(made.out_features)
+            _scale_out(made, gain)
+            _scale_in(used, gain)
+    _behind(model.tfmr.norm, [model.speech_head], scale)
+    return model
+
+
+def _behind(norm: nn.Module, products: list[nn.Linear], scale) -> None:  # type: ignore[no-untyped-def]
+    gain = scale(norm.weight.numel())
+    norm.weight *= gain
+    for product in products:
+        _scale_in(product, gain)
 
 
 def _albert(model: Kokoro, scale) -> None:  # type: ignore[no-untyped-def]

@@ -14,7 +14,7 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import kokoro, speecht5
+from bench import kokoro, speecht5, t3
 from bench.common import ROOT, say, table, timed
 from jtts_export.artifact import machine
 from jtts_export.store import tool_versions
@@ -55,7 +55,7 @@ def command(folder: Path, _: int) -> list[str]:
     """The whole command, as a user runs it: time, memory, and what an unchanged rerun and --help cost."""
     run = [str(Path(sys.executable).parent / "jtts-export")]
     rows = []
-    for model in ("kokoro", "speecht5"):
+    for model in ("kokoro", "speecht5", "t3"):
         arguments = [model, "--int8", "--checkpoint", "random:0"]
         build = [*run, *arguments, "--out", str(folder / "out"), "--cache", str(folder / "cache")]
         first, peak = timed(build)
@@ -67,7 +67,7 @@ def command(folder: Path, _: int) -> list[str]:
     return ["## The whole command", "", *table(["what", "seconds", "peak MB"], rows)]
 
 
-SECTIONS = {**speecht5.SECTIONS, **kokoro.SECTIONS, "command": command}
+SECTIONS = {**t3.SECTIONS, **speecht5.SECTIONS, **kokoro.SECTIONS, "command": command}
 
 if __name__ == "__main__":
     main()

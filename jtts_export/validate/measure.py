@@ -18,7 +18,7 @@ from jtts_export.runtime.names import stored
 from .calls import call_metrics
 from .gates import FAIL, PASS, judge
 from .parity import compare, reference_taps
-from .probe import probe
+from .probe import probe, save_cases
 from .runner import Case
 from .speed import Timings, interleave
 from .spread import Spread, measure_spread
@@ -102,7 +102,7 @@ def _resources(
     measured = {}
     with tempfile.TemporaryDirectory() as folder:
         fed = Path(folder) / "cases.npz"
-        np.savez(fed, **{f"{i}/{k}": v for i, c in enumerate(utterances) for k, v in c.inputs.items()})  # type: ignore[arg-type]
+        save_cases(utterances, fed)
         for variant, graphs in files.items():
             tell(f"cold start of {variant}")
             cold = probe(name, graphs, fed, threads)

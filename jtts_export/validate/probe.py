@@ -14,11 +14,19 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from .runner import Case
+
+
+def save_cases(cases: Sequence[Case], path: Path) -> None:
+    """What probe() takes: an npz with inputs as `<case>/<input>`."""
+    np.savez(path, **{f"{i}/{k}": v for i, c in enumerate(cases) for k, v in c.inputs.items()})  # type: ignore[arg-type]
 
 
 def probe(model: str, files: Mapping[str, Path], cases: Path, threads: int) -> dict[str, Any]:
@@ -34,7 +42,7 @@ def probe(model: str, files: Mapping[str, Path], cases: Path, threads: int) -> d
 
 
 def main(model: str, files: str, cases: str, threads: str) -> None:
-    """cases: an npz with inputs as `<case>/<input>`."""
+    """cases: see save_cases()."""
     start = time.perf_counter()
     from jtts_export.runtime.engines import engine
 
