@@ -68,10 +68,10 @@ def variants(folder: Path, rounds: int) -> list[str]:
         f"Greedy decoding of {GREEDY_TOKENS} tokens, fp32 ONNX against PyTorch: {equal} equal"
         + ("." if first is None else f", the first difference at {first}."),
         "",
-        f"One step at about {STEP_POSITION} tokens of speech, {THREADS} threads, contenders by turns, medians. PyTorch "
-        "is our dense module, transformers its LlamaModel as the authors run it, both eager with a cache. GB/s: weights, "
-        "keys and values that a step reads, over its time; the same machine added up a large array at the rate "
-        "under *probe* in the same run.",
+        f"One step at about {STEP_POSITION} tokens of speech, {THREADS} threads, contenders by turns, medians. "
+        "PyTorch is our dense module, transformers its LlamaModel as the authors run it, both eager with a cache. "
+        "GB/s: weights, keys and values that a step reads, over its time; the same machine added up a large array at "
+        "the rate under *probe* in the same run.",
         "",
         *steps,
         "",
@@ -247,8 +247,8 @@ def calls(folder: Path, _: int) -> list[str]:
     return [
         "## T3: call after call",
         "",
-        f"{len(cases)} calls of different lengths on one loaded model, in a process of its own. Call 1 apart: it takes "
-        "in the voice; the slopes are of calls 2 on, by least squares with the number of tokens beside, ± at 95 % "
+        f"{len(cases)} calls of different lengths on one loaded model, in a process of its own. Call 1 apart: it "
+        "takes in the voice. Slopes are of calls 2 on, by least squares with the number of tokens beside; ± at 95 % "
         "confidence.",
         "",
         *table(

@@ -19,6 +19,9 @@ COLUMNS = (
     ("durations =", "durations_equal_ratio", "{:.3f}"),
     ("stop =", "stop_steps_equal_ratio", "{:.2f}"),
     ("log-mel", "parity_log_mel_l1", "{:.3f}"),
+    ("step RTF", "step_rtf", "{:.3f}"),
+    ("KL", "parity_logits_kl", "{:.1e}"),
+    ("likeliest =", "parity_logits_top1_ratio", "{:.2f}"),
 )
 
 
@@ -99,7 +102,7 @@ def render(validation: Mapping[str, Any], info: Info) -> str:
         "against PyTorch. `validation.json` holds every figure and gate, `manifest.json` every file's sha256.",
         "",
         "```bash",
-        'jtts-export say . "Hello there." -o hello.wav',
+        f"jtts-export {info.example}",
         "```",
         "",
     ]

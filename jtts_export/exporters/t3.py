@@ -210,6 +210,7 @@ def steps(
         metrics[name] = {
             "step_ms": 1e3 * taken,
             "step_rtf": taken * TOKENS_PER_SECOND,
+            "tokens_per_s": 1 / taken,
             "step_speedup_vs_fp32": float(np.median(seconds["fp32"] / seconds[name])),
             "read_gb_s": read / 1e9,
             "bandwidth_ratio": swept / taken / read,

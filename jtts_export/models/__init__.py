@@ -18,7 +18,8 @@ class Info:
 
     files: patterns of the files that make a checkpoint, a tuple among them those of which it has one, best first (see
     source.locate); licence: SPDX id of the default checkpoint's;
-    companions: files that its authors publish elsewhere; variants: those it can be made in, besides fp32.
+    companions: files that its authors publish elsewhere; variants: those it can be made in, besides fp32;
+    example: a command that tries a release in its own folder.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Info:
     licence: str
     companions: tuple[Companion, ...] = ()
     variants: tuple[str, ...] = ("int8", "fp16")
+    example: str = 'say . "Hello there." -o hello.wav'
 
     def load(self) -> Model:
         """The exporter. Imports torch."""
@@ -117,6 +119,7 @@ MODELS = {
             ),
             licence="MIT",
             variants=("int8", "int8-fast", "int4", "fp16"),
+            example='tokens . "Hello there."',
         ),
     ]
 }

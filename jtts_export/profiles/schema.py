@@ -54,6 +54,7 @@ METRICS = {
     "greedy_tokens_equal_ratio": "share of tokens that equal the reference's, both decoding greedily",
     "step_ms": "one speech token under guidance, two rows, median",
     "step_rtf": "that time over the 40 ms that the token lasts",
+    "tokens_per_s": "speech tokens a second at that rate",
     "step_speedup_vs_fp32": "fp32 ONNX's time of a step over this one's, median over interleaved rounds",
     "read_gb_s": "what this machine read in the same run, 10^9 bytes a second",
     "bandwidth_ratio": "bytes of weights, keys and values that a step reads, over its time, over that bandwidth",

@@ -270,7 +270,7 @@ def test_a_choice_that_is_none_is_refused(
     built: Built, tmp_path: Path, choice: str, code: int, named: list[str]
 ) -> None:
     (tmp_path / "cache").mkdir()
-    given = replace(built, checkpoint=f"{built.checkpoint}{choice}", cache=tmp_path / "cache")
+    given = replace(built, checkpoint=Path(f"{built.checkpoint}{choice}"), cache=tmp_path / "cache")
     done = run(tmp_path, *again(given, tmp_path / "out"))
     assert_refused(done, code, *named)
     assert list((tmp_path / "out").iterdir()) == list((tmp_path / "cache").iterdir()) == []
@@ -407,7 +407,7 @@ def test_inspect_shows_figures_gates_and_verdict(built: Built, tmp_path: Path) -
 
 
 def test_say_points_to_the_command_for_tokens(built: Built, tmp_path: Path) -> None:
-    for request in ([TEXT], [TEXT, "--variant", "fp16"], [TEXT, "--voice", VOICE], []):
+    for request in ([TEXT], ["--variant", "fp16", "--speed", "2"]):
         done = run(tmp_path, "say", str(built.release), *request)
         assert_refused(done, USAGE, "jtts-export tokens")
         assert list(tmp_path.rglob("*.wav")) == list(tmp_path.rglob("*.log")) == []
@@ -452,17 +452,19 @@ def rewrite(release: Path, *names: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "named"),
+    ("command", "damage", "named"),
     [
-        (changed, [DATA, "not the file that was validated"]),
-        (lost, [DATA, "missing"]),
-        (of_another_variant, [DATA, "not the file that was validated"]),
-        (swapped, ["onnx_data", "not the file that was measured"]),
-        (never_measured, ["onnx/extra.onnx_data", "manifest.json"]),
-        (never_measured_but_listed, ["onnx/extra.onnx_data", "never measured"]),
+        *(
+            (command, changed, [DATA, "not the file that was validated"])
+            for command in ("say", "inspect", "validate")
+        ),
+        ("inspect", lost, [DATA, "missing"]),
+        ("validate", of_another_variant, [DATA, "not the file that was validated"]),
+        ("inspect", swapped, ["onnx_data", "not the file that was measured"]),
+        ("validate", never_measured, ["onnx/extra.onnx_data", "manifest.json"]),
+        ("inspect", never_measured_but_listed, ["onnx/extra.onnx_data", "never measured"]),
     ],
 )
-@pytest.mark.parametrize("command", ["say", "inspect", "validate"])
 def test_other_weights_than_those_measured_are_refused_by_whoever_reads_them(
     release: Path, tmp_path: Path, command: str, damage: Callable[[Path], None], named: list[str]
 ) -> None:

@@ -278,10 +278,10 @@ def test_a_token_alone_is_of_speech(export: Export) -> None:
         np.testing.assert_array_equal(made, expected.numpy())
 
 
-def test_the_emotions_token_is_the_emotion_wherever_it_is(export: Export) -> None:
+def test_the_emotions_token_is_the_emotion_wherever_it_is_in_a_prompt(export: Export) -> None:
     exported = export()
     way = exported.model.cond_enc.emotion_adv_fc.weight[:, 0].numpy()
-    for ids in ([6563], [6563, 5], [5, 6563, 6561]):
+    for ids in ([6563, 5], [6563, -1], [5, 6563, 6561]):
         made = embedded(exported.embed, [ids], [[7] * len(ids)], 0.25)
         np.testing.assert_array_equal(made[0, ids.index(6563)], np.float32(0.25) * way)
 
@@ -626,7 +626,6 @@ def test_a_vocabulary_of_other_letters_is_given_tokens_at_random(tmp_path: Path)
     for case in MODEL.cases({**loaded.config, "tokenizer": content}, loaded.voices, "search"):
         tokens = case.inputs["text_tokens"][0, 1:-1]
         assert len(set(tokens.tolist())) > 20
-        assert vocabulary["[UNK]"] not in tokens[:20] or len(set(tokens[:20].tolist())) > 10
 
 
 # --- what clients read --------------------------------------------------------------------------------------

@@ -14,18 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 import pytest
-from onnx import TensorProto
 from t3_files import LANGUAGES, VOICE, add_variant, request, tiny_voices, write_release, write_voice
 
 from jtts_export.errors import BadInput, OutsideError
 from jtts_export.exporters.model import Loaded
+from jtts_export.exporters.onnx import save
+from jtts_export.exporters.t3 import MODEL, key_value_reach
 from jtts_export.models.t3.reference import Reference
+from jtts_export.quantize.key_values import quantize_key_values
 from jtts_export.runtime import t3 as runtime
 from jtts_export.runtime.session import session
 from jtts_export.runtime.t3 import GRAPHS, LANGUAGE_MODEL, MAX_TOKENS, T3, TEXT_BLOCK, VOICES, Engine, read_assets
 from jtts_export.runtime.t3_decoder import BLOCK, Decoder, KeyValues
+from jtts_export.runtime.t3_taps import T3Runner
+from jtts_export.validate.logits import compare
 
 TEXTS = ("Why not?", "The dog jumps over my box.", "Judge my vow, quick: five dozen jugs of quartz.")
 LONG = "It was a quiet evening, and the harbour lay still under a thin cover of mist. Two boats came in late."
@@ -377,22 +381,41 @@ def test_a_decoder_knows_its_graph(decoder: Decoder, made: tuple[Path, Loaded]) 
     assert (decoder.vocabulary, decoder.dtype, decoder.aligns) == (config.speech_vocab, np.float32, True)
 
 
-def test_keys_and_values_of_8_bits_are_recognized(files: dict[str, Path], tmp_path: Path) -> None:
-    """By the types of the graph's inputs, which is all that differs for buffers."""
-    model = onnx.load(files[LANGUAGE_MODEL])
-    past = [i for i in model.graph.input if i.name.startswith("past")]
-    names = {i.name for i in past}
-    for value in past:
-        value.type.tensor_type.elem_type = TensorProto.INT8
-        cast = onnx.helper.make_node("Cast", [value.name], [f"{value.name}/float"], to=TensorProto.FLOAT)
-        model.graph.node.insert(0, cast)
-    for node in model.graph.node:
-        if node.op_type == "GroupQueryAttention":
-            node.input[:] = [f"{n}/float" if n in names else n for n in node.input]
-    onnx.save(model, tmp_path / "int8.onnx")
-    decoder = Decoder(session(tmp_path / "int8.onnx", 1))
+@pytest.fixture(scope="module")
+def small(files: dict[str, Path], made: tuple[Path, Loaded], tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """Files of graphs that hold keys and values in 8 bits, and everything else as it was."""
+    graph, loaded = ir.load(files[LANGUAGE_MODEL]), made[1]
+    reach = key_value_reach(files, MODEL.cases(loaded.config, loaded.voices, "calibration"), 1)
+    quantize_key_values(graph, reach)
+    path = tmp_path_factory.mktemp("small") / "language_model.onnx"
+    save(graph, path, external=True)
+    return {**files, LANGUAGE_MODEL: path}
+
+
+def test_keys_and_values_of_8_bits_are_recognized(small: dict[str, Path], engine: Engine) -> None:
+    decoder = Decoder(session(small[LANGUAGE_MODEL], 1))
     assert decoder.dtype == np.int8
     assert {array.dtype for array in KeyValues(decoder, 1, 5).arrays} == {np.dtype(np.int8)}
+    assert Engine(small, 1).bytes_per_position * 4 == engine.bytes_per_position
+
+
+@pytest.mark.parametrize("voice", ["default", VOICE])
+@pytest.mark.parametrize("cfg_weight", [0.0, 0.5])
+def test_keys_and_values_of_8_bits_say_nearly_the_same(
+    small: dict[str, Path], files: dict[str, Path], t3: T3, voice: str, cfg_weight: float
+) -> None:
+    inputs = request(t3.text_tokens(TEXTS[2]), t3.voices[voice], cfg_weight=cfg_weight)
+    tokens = {"tokens": np.random.default_rng(0).integers(0, 6561, 60)}
+    made, exact = (T3Runner(f, 1).taps(inputs, ["logits"], tokens)["logits"] for f in (small, files))
+    assert 0 < compare(made, exact, "logits")["logits_kl"] < 2e-3
+
+
+def test_a_kept_voice_in_8_bits_says_what_a_new_one_does(small: dict[str, Path], t3: T3) -> None:
+    warm = Engine(small, 1)
+    for number, length in enumerate((5, 63, 65, 10)):
+        for voice, weight in itertools.product(t3.voices, (0.5, 0.0)):
+            inputs = request(text_of(length, number), t3.voices[voice], max_tokens=12, cfg_weight=weight)
+            assert warm.speak(inputs).tolist() == Engine(small, 1).speak(inputs).tolist(), (length, voice, weight)
 
 
 def test_bytes_of_a_position_are_of_both_rows_of_every_layer(engine: Engine) -> None:
@@ -609,7 +632,7 @@ def polyglot(multilingual: tuple[Path, Loaded]) -> T3:
 def test_a_multilingual_checkpoint_is_analyzed_unless_switched_off(
     multilingual: tuple[Path, Loaded], polyglot: T3, t3: T3
 ) -> None:
-    reference, asked = Reference(multilingual[1].module.model, 1), {"max_tokens": 150, "temperature": 0.8}
+    reference, asked = Reference(multilingual[1].module.model, 1), {"max_tokens": 150, "repetition_penalty": 2.0}
     differ = 0
     for text, seed in itertools.product(TEXTS, range(2)):
         inputs = request(polyglot.text_tokens(text), polyglot.voices["default"], seed=seed, **asked)
@@ -624,6 +647,13 @@ def test_a_multilingual_checkpoint_is_analyzed_unless_switched_off(
         differ += spoken[True] != spoken[False]
     assert differ
     assert t3._engine.request(request(t3.text_tokens("a"), t3.voices["default"])).analyzer is None
+
+
+def test_the_repetition_penalty_is_the_authors_for_its_languages(polyglot: T3, t3: T3) -> None:
+    for speaks, authors, other in ((t3, 1.2, 2.0), (polyglot, 2.0, 1.2)):
+        free = speaks.speech_tokens(TEXTS[2], max_tokens=MOST).tolist()
+        assert speaks.speech_tokens(TEXTS[2], max_tokens=MOST, repetition_penalty=authors).tolist() == free
+        assert speaks.speech_tokens(TEXTS[2], max_tokens=MOST, repetition_penalty=other).tolist() != free
 
 
 def test_a_checkpoint_without_alignment_heads_is_never_analyzed(tmp_path: Path) -> None:

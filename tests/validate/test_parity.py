@@ -237,7 +237,7 @@ def test_a_reference_without_any_spread_still_relates() -> None:
 
 
 def test_spread_is_measured_between_the_references() -> None:
-    parity = Parity(TOY.stages[1:], TOY.exact, "z", TOY.timing, RATE_HZ, fp64=("decoder",))
+    parity = Parity(TOY.stages[1:], TOY.exact, TOY.timing, RATE_HZ, audio="z", fp64=("decoder",))
     spoken = [LOUD, QUIET]
     expected = reference_taps(parity, toy(), spoken)
     spread = measure_spread(parity, expected, reseeded=toy(gain=4), double=toy(gain=2.002), cases=spoken)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ from graphs import graph
 
 from jtts_export.exporters.onnx import save
 from jtts_export.runtime.kokoro import GRAPH
-from jtts_export.validate.probe import peak_rss_mb, probe
+from jtts_export.validate.probe import probe, rss_mb
 from jtts_export.validate.speed import Timings, interleave
+
+REPORTED = {"load_ms", "first_ms", "rss_peak_mb", "seconds", "samples", "rss_mb"}
 
 
 def test_every_contender_takes_its_turn_in_every_round() -> None:
@@ -85,7 +88,7 @@ def fed(folder: Path, *floats: int) -> Path:
     return path
 
 
-def probed(model: Path, cases: Path) -> dict[str, float]:
+def probed(model: Path, cases: Path) -> dict[str, Any]:
     """The graph as if it were Kokoro's."""
     return probe("kokoro", {GRAPH: model}, cases, 1)
 
@@ -94,10 +97,11 @@ def test_a_probe_reports_times_and_memory(model: Path, tmp_path: Path) -> None:
     start = time.perf_counter()
     cold = probed(model, fed(tmp_path, 10, 20))
     wall_ms = 1e3 * (time.perf_counter() - start)
-    assert set(cold) == {"load_ms", "first_ms", "first_samples", "rss_peak_mb"}
-    assert cold["first_samples"] == SAMPLES
+    assert set(cold) == REPORTED
+    assert cold["samples"] == [SAMPLES, SAMPLES + 1]
     assert 0 < cold["load_ms"] < cold["first_ms"] < wall_ms
-    assert 20 < cold["rss_peak_mb"] < 1000
+    assert sum(cold["seconds"]) * 1e3 < wall_ms - cold["load_ms"]
+    assert 20 < min(cold["rss_mb"]) <= max(cold["rss_mb"]) <= cold["rss_peak_mb"] < 1000
 
 
 def test_a_probe_counts_the_peak_of_all_cases(model: Path, tmp_path: Path) -> None:
@@ -108,7 +112,7 @@ def test_a_probe_counts_the_peak_of_all_cases(model: Path, tmp_path: Path) -> No
 def test_a_probe_does_not_count_the_process_that_started_it(model: Path, tmp_path: Path) -> None:
     before = probed(model, fed(tmp_path, 10))["rss_peak_mb"]
     ballast = np.ones(500 * 10**6, np.uint8)
-    assert peak_rss_mb() > 500
+    assert rss_mb("VmHWM") > 500
     beside = probed(model, fed(tmp_path, 10))["rss_peak_mb"]
     assert ballast.all()
     assert beside == pytest.approx(before, rel=0.2)
@@ -117,12 +121,14 @@ def test_a_probe_does_not_count_the_process_that_started_it(model: Path, tmp_pat
 
 def test_peak_memory_is_a_peak() -> None:
     code = (
-        "from jtts_export.validate.probe import peak_rss_mb; before = peak_rss_mb(); x = bytearray(300_000_000);"
-        "x[::4096] = b'1' * len(x[::4096]); del x; print(before, peak_rss_mb())"
+        "from jtts_export.validate.probe import rss_mb; before = rss_mb('VmHWM'); x = bytearray(300_000_000);"
+        "x[::4096] = b'1' * len(x[::4096]); there = rss_mb('VmRSS'); del x;"
+        "print(before, there, rss_mb('VmRSS'), rss_mb('VmHWM'))"
     )
     words = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    before, after = map(float, words)
-    assert after - before == pytest.approx(300, rel=0.05)
+    before, there, gone, peak = map(float, words)
+    assert peak - before == pytest.approx(300, rel=0.05)
+    assert there - gone == pytest.approx(300, rel=0.05)
 
 
 @pytest.mark.parametrize("damage", ["graph", "input"])
@@ -141,5 +147,5 @@ def test_the_module_prints_one_line_of_json(model: Path, tmp_path: Path) -> None
     files = json.dumps({GRAPH: str(model)})
     command = [sys.executable, "-m", "jtts_export.validate.probe", "kokoro", files, str(fed(tmp_path, 5)), "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=dict(os.environ))
-    assert set(json.loads(done.stdout)) == {"load_ms", "first_ms", "first_samples", "rss_peak_mb"}
+    assert set(json.loads(done.stdout)) == REPORTED
     assert done.stdout.count("\n") == 1
