@@ -14,18 +14,23 @@ from .runtime import engines
 from .store import writing
 
 SMALLEST_FIRST = ("int8", "int8-fast", "int4", "fp16", "fp32")
+COMMANDS = {"synthesize": "say", "speech_tokens": "tokens"}  # by what they ask of a runtime
 
 
-def opened(release: Path, variant: str | None) -> tuple[Any, str, artifact.Manifest]:
-    """The runtime on a variant of a release, int8 before others; which variant; the manifest. Checksums are verified.
+def opened(release: Path, variant: str | None, method: str) -> tuple[Any, str, str]:
+    """The runtime on a variant of a release, int8 before others; which variant; which model. Checksums are verified.
 
-    Raises BadInput for a model that is unknown here.
+    Raises BadInput for a model that is unknown here, or has no such method in its runtime.
     """
     manifest, _ = artifact.verify(release)
     if manifest.model not in MODELS:
         raise BadInput(f"{release} is a release of {manifest.model}, which this version does not know")
     chosen = variant or next(v for v in SMALLEST_FIRST if v in manifest.variants)
-    return engines.runtime(manifest.model).open(release, chosen), chosen, manifest
+    runtime = engines.runtime(manifest.model)
+    if not hasattr(runtime, method):
+        command = next(command for made, command in COMMANDS.items() if hasattr(runtime, made))
+        raise BadInput(f"{manifest.model} is for `jtts-export {command} {release} TEXT`")
+    return runtime.open(release, chosen), chosen, manifest.model
 
 
 def say_to_file(release: Path, text: str, output: Path, variant: str | None, **request: Any) -> dict[str, Any]:
@@ -36,12 +41,10 @@ def say_to_file(release: Path, text: str, output: Path, variant: str | None, **r
     import numpy as np
     from scipy.io import wavfile
 
-    speaker, chosen, manifest = opened(release, variant)
-    if not hasattr(speaker, "synthesize"):
-        raise BadInput(f"{manifest.model} makes speech tokens, no audio: `jtts-export tokens {release}` prints them")
+    speaker, chosen, model = opened(release, variant, "synthesize")
     given = {name: value for name, value in request.items() if value is not None}
     if unknown := sorted(set(given) - set(signature(speaker.synthesize).parameters)):
-        raise BadInput(f"{manifest.model} takes no --{unknown[0]}")
+        raise BadInput(f"{model} takes no --{unknown[0]}")
     start = time.perf_counter()
     speech = speaker.synthesize(text, **given)
     seconds = time.perf_counter() - start

@@ -22,11 +22,9 @@ def make_tokens(
     """
     import numpy as np
 
-    speaker, chosen, manifest = opened(release, variant)
-    if not hasattr(speaker, "speech_tokens"):
-        raise BadInput(f"{manifest.model} speaks: `jtts-export say {release}` writes its audio")
     if output is not None and output.suffix != ".npy":
         raise BadInput(f"{output}: tokens are written as .npy")
+    speaker, chosen, _ = opened(release, variant, "speech_tokens")
     given = {name: value for name, value in request.items() if value is not None}
     start = time.perf_counter()
     tokens, first = [], 0.0

@@ -26,12 +26,6 @@ from jtts_export.models.t3.random import character_tokenizer, random_model, rand
 from jtts_export.quantize.apply import quantize
 from jtts_export.runtime.names import graph_file
 
-# The patterns of what a checkpoint may hold.
-FILES = (
-    *("config.json", "t3*.safetensors", "t3*.pt"),
-    *("tokenizer.json", "grapheme_mtl_merged_expanded_v1.json", "mtl_tokenizer.json"),
-    *("conds.pt", "conds.safetensors", "voices/*.pt", "voices/*.safetensors"),
-)
 ALIGNMENT_HEADS = ((0, 1), (1, 0))
 LANGUAGES = ("en", "fr", "de")
 VOICE = "second"  # in voices/, without a prompt

@@ -70,7 +70,8 @@ def save(model: ir.Model, path: Path, external: bool = False) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if external:
         data, large = data_file(path).name, EXTERNAL_BYTES
-        ir.external_data.unload_from_model(model, path.parent, data, size_threshold_bytes=large, alignment=PAGE)
+        ir.external_data.unload_from_model(model, path.parent, data, size_threshold_bytes=large,
+                                              alignment=PAGE, align_threshold=0)  # fmt: skip
     proto = ir.to_proto(model)
     # An initializer says its own type and shape; saying it twice breaks tools that reshape weights.
     stored = {tensor.name for tensor in proto.graph.initializer}
@@ -79,6 +80,18 @@ def save(model: ir.Model, path: Path, external: bool = False) -> None:
     proto.graph.value_info.extend(inner)
     path.write_bytes(proto.SerializeToString(deterministic=True))
     onnx.checker.check_model(str(path), full_check=True)
+
+
+class Scoped(nn.Module):
+    """A network whose weights get the prefix that recipes know them by: Scoped(encoder=...)."""
+
+    def __init__(self, **networks: nn.Module) -> None:
+        super().__init__()
+        ((self._name, network),) = networks.items()
+        self.add_module(self._name, network)
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return getattr(self, self._name)(*inputs)
 
 
 def _bake(model: ir.Model, graph: Graph) -> None:

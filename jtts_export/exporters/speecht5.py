@@ -105,26 +105,14 @@ def export(loaded: Loaded, folder: Path, opset: int) -> None:
         taps={"encoder_states": tokens},
     )
     ids = torch.arange(EXAMPLE_TOKENS) % model.config.vocab_size
-    onnx.export(encoder, _Scoped(encoder=Encoder(model)), {"input_ids": ids[None]}, folder, opset)
+    onnx.export(encoder, onnx.Scoped(encoder=Encoder(model)), {"input_ids": ids[None]}, folder, opset)
     onnx.save(decoder_step(model, mask_of(found), opset), folder / f"{DECODER}.onnx")
     frames = {0: "frames"}
     graph = Graph(VOCODER, {"spectrogram": frames}, {"waveform": {0: "samples"}}, taps={"mel": frames})
     network = Vocoder(model, vocoder)
     example = {"spectrogram": torch.zeros(EXAMPLE_FRAMES, model.config.num_mel_bins)}
     metadata = {CONTEXT: str(network.context_frames), "sample_rate": str(vocoder.config.sampling_rate)}
-    onnx.export(graph, _Scoped(vocoder=network), example, folder, opset, metadata)
-
-
-class _Scoped(torch.nn.Module):
-    """Gives a network's weights the prefix that recipes know it by."""
-
-    def __init__(self, **networks: torch.nn.Module) -> None:
-        super().__init__()
-        ((self._name, network),) = networks.items()
-        self.add_module(self._name, network)
-
-    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return getattr(self, self._name)(*inputs)
+    onnx.export(graph, onnx.Scoped(vocoder=network), example, folder, opset, metadata)
 
 
 def derive(graphs: Mapping[str, ir.Model]) -> dict[str, ir.Model]:

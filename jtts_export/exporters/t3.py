@@ -120,7 +120,7 @@ def export(loaded: Loaded, folder: Path, opset: int) -> None:
         "speaker_emb": torch.zeros(1, config.speaker_size),
         "cond_prompt_speech_emb": torch.zeros(1, EXAMPLE_TOKENS, config.hidden_size),
     }
-    onnx.export(graph, Conditioning(found.model), example, folder, opset)
+    onnx.export(graph, onnx.Scoped(cond_enc=Conditioning(found.model)), example, folder, opset)
     embed = embed_tokens(found.model, opset)
     embed.metadata_props[CONFIG] = json.dumps(asdict(config))
     onnx.save(embed, folder / f"{EMBED}.onnx")
@@ -138,10 +138,11 @@ def runner(graphs: Graphs, threads: int, _: bool) -> T3Runner:
 def cases(config: Config, voices: Voices, purpose: str) -> list[Case]:
     """Texts for "calibration", "search" or "validation", by voices taken by turns, spoken for some tokens;
     "timed" ones last TIMED_SECONDS, a "brief" one BRIEF_SECONDS, whatever the checkpoint would say."""
-    counts: Sequence[int]
+    counts: list[int]
     if purpose == "sequence":
         random = np.random.default_rng(0)
-        counts = sorted(random.integers(*CALL_TOKENS, CALLS).tolist(), key=lambda n: n < CALL_TOKENS[1] - 1)
+        counts = random.integers(*CALL_TOKENS, CALLS).tolist()
+        counts[0] = max(counts)  # so that what grows after it is none of its buffers
         lengths = random.integers(20, len(t3_sentences.LONG), CALLS - 1)
         texts = [t3_sentences.LONG, *(t3_sentences.LONG[:n] for n in lengths)]
     elif purpose in ("timed", "brief"):
@@ -192,17 +193,16 @@ def steps(
 ) -> dict[str, Metrics]:
     """Time of a step at position STEP_POSITION of speech under guidance, variants by turns, and how much of the
     read bandwidth, measured alongside, it uses."""
+    most = min(STEP_POSITION + STEPS + 1, next(iter(engines.values())).config.max_speech_tokens)
+    position = max(1, most - STEPS - 1)
     with ExitStack() as stack:
-        most = STEP_POSITION + STEPS + 1
-        feeds = {
-            name: stack.enter_context(engine.prompted(case.inputs, True, most)).feed
-            for name, engine in engines.items()
-        }
+        started = {n: stack.enter_context(e.prompted(case.inputs, True, most)) for n, e in engines.items()}
+        feeds = {name: begun.feed for name, begun in started.items()}
         for feed in feeds.values():
-            for position in range(1, STEP_POSITION):
-                feed(position, position)
-        seconds, read = step_times(feeds, 1, STEP_POSITION, threads)
-    past = case.inputs["text_tokens"].shape[1] + STEP_POSITION
+            for token in range(1, position):
+                feed(token, token)
+        seconds, read = step_times(feeds, 1, position, threads)
+    past = next(iter(started.values())).positions + position
     metrics = {}
     for name, engine in engines.items():
         taken = float(np.median(seconds[name]))
@@ -219,13 +219,15 @@ def steps(
 
 
 def weight_bytes(graph: Path) -> int:
-    """Bytes of the weights of all products in a graph: what one step reads."""
-    model = ir.load(graph)
-    products = [node for node in model.graph if "MatMul" in node.op_type]
-    weights = {
-        v.name: v.const_value for n in products for v in n.inputs if v is not None and v.const_value is not None
-    }
-    return sum(weight.nbytes for weight in weights.values())
+    """Bytes of the weights of all products in a graph, as one step reads them: those held as fp16 are unfolded."""
+    weights = {}
+    for node in ir.load(graph).graph:
+        for value in node.inputs if "MatMul" in node.op_type else ():
+            held = value.producer().inputs[0] if value and value.producer() else value  # type: ignore[union-attr]
+            if held is not None and held.const_value is not None:
+                unfolded = 2 if held.const_value.dtype == ir.DataType.FLOAT16 else 1
+                weights[held.name] = held.const_value.nbytes * unfolded
+    return sum(weights.values())
 
 
 def speaker(files: Mapping[str, Path], config: Config, voices: Voices, threads: int) -> Callable[[], object]:

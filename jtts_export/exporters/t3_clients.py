@@ -51,7 +51,11 @@ def prompting(tokenizer: Mapping[str, Any], config: T3Config) -> dict[str, Any]:
     made.post_processor = processors.TemplateProcessing(
         single="[EXAGGERATION] [START] $A [STOP] [START_SPEECH] [START_SPEECH]", special_tokens=list(ids.items())
     )
-    return json.loads(made.to_str())
+    content = json.loads(made.to_str())
+    for token in content["added_tokens"]:
+        if token["content"] == SPACE:  # looked for behind the normalizer that makes it
+            token["normalized"] = True
+    return content
 
 
 def _voice(voice: Voice) -> bytes:

@@ -34,7 +34,7 @@ def language_model(model: T3, opset: int) -> ir.Model:
     mean attention in the first row, alignment [sequence, total].
 
     Keys and values lie in buffers that the graph extends in place when one is bound as past and present; given
-    apart, they grow.
+    apart, they grow. Behind a past, a batch of several rows takes one position at a time.
     """
     config, b = model.config, Builder("language_model", opset)
     embeds = b.input("inputs_embeds", ir.DataType.FLOAT, ["batch", "sequence", config.hidden_size])

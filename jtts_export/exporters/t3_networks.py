@@ -22,13 +22,14 @@ class Conditioning(nn.Module):
 
     def __init__(self, model: T3) -> None:
         super().__init__()
-        self.cond_enc, self.queries = model.cond_enc, model.config.queries
+        self.spkr_enc, self.perceiver = model.cond_enc.spkr_enc, model.cond_enc.perceiver
+        self.queries = model.config.queries
 
     def forward(self, speaker_emb: Tensor, prompt: Tensor) -> Tensor:
-        speaker = self.cond_enc.spkr_enc(speaker_emb)[:, None]
+        speaker = self.spkr_enc(speaker_emb)[:, None]
         count = torch.ones_like(prompt[0, :, 0], dtype=torch.int64).sum()
         used = torch.cat([prompt, torch.zeros_like(speaker)], 1)[:, : count.clamp(min=1)]
-        return torch.cat([speaker, self.cond_enc.perceiver(used)[:, : self.queries * count.clamp(max=1)]], 1)
+        return torch.cat([speaker, self.perceiver(used)[:, : self.queries * count.clamp(max=1)]], 1)
 
 
 @torch.no_grad()
@@ -39,8 +40,8 @@ def embed_tokens(model: T3, opset: int) -> ir.Model:
     inputs_embeds [batch, sequence, hidden].
 
     A prompt has several tokens: those below the start of speech are of the text, one after the stop of speech
-    stands for the emotion, the others are of speech. A token alone is of speech, or the emotion's. Beyond what the
-    community's graph knows, -1 in a prompt is a text position without a token.
+    stands for the emotion, the others are of speech. A token alone is of speech. Beyond what the community's graph
+    knows, -1 in a prompt is a text position without a token.
     """
     config, b = model.config, Builder("embed_tokens", opset)
     ids, positions = (b.input(n, ir.DataType.INT64, ["batch", "sequence"]) for n in ("input_ids", "position_ids"))
@@ -50,7 +51,8 @@ def embed_tokens(model: T3, opset: int) -> ir.Model:
     several = b.node("Greater", [length, one], "ids/several")
     below = b.node("Less", [ids, b.constant("start_speech", np.int64(config.start_speech))], "ids/below")
     is_text = b.node("And", [below, several], "is_text")
-    is_emotion = b.node("Equal", [ids, b.constant("emotion", np.int64(config.exaggeration_token))], "is_emotion")
+    emotion = b.node("Equal", [ids, b.constant("emotion", np.int64(config.exaggeration_token))], "ids/emotion")
+    is_emotion = b.node("And", [emotion, several], "is_emotion")
     not_speech = b.node("Or", [is_text, is_emotion], "not_speech")
 
     def embedded(kind: str, wanted: ir.Value, tokens: Tensor, places: Tensor) -> ir.Value:
@@ -67,10 +69,10 @@ def embed_tokens(model: T3, opset: int) -> ir.Model:
     text = embedded("text", is_text, torch.cat([model.text_emb.weight, nothing]), model.text_pos_emb.emb.weight)
     speech = embedded("speech", is_speech, model.speech_emb.weight, model.speech_pos_emb.emb.weight)
     way = b.constant("cond_enc.emotion_adv_fc.weight", model.cond_enc.emotion_adv_fc.weight[:, 0])
-    emotion = b.node("Mul", [exaggeration, way], "emotion_embeds")
+    moved = b.node("Mul", [exaggeration, way], "emotion_embeds")
     last = b.constant("last", np.array([-1]))
     text_here, emotion_here = (b.node("Unsqueeze", [v, last], f"{v.name}/here") for v in (is_text, is_emotion))
-    spoken = b.node("Where", [emotion_here, emotion, speech], "spoken")
+    spoken = b.node("Where", [emotion_here, moved, speech], "spoken")
     embeds = b.node("Where", [text_here, text, spoken], "embeds")
     b.output(embeds, "inputs_embeds", ["batch", "sequence", config.hidden_size])
     return b.model()

@@ -19,8 +19,8 @@ _PAST, _PRESENT = "past_key_values", "present"
 def quantize_key_values(model: ir.Model, reach: Mapping[str, np.ndarray]) -> None:
     """Make past_key_values and present int8, with a scale for each channel of each head.
 
-    reach: past_key_values.N.key and .value -> largest magnitude [heads, head size]. Needs an onnxruntime whose CPU provider has 8-bit
-    caches, as 1.31 has.
+    reach: past_key_values.N.key and .value -> largest magnitude [heads, head size]. Needs an onnxruntime whose CPU
+    provider has 8-bit caches, as 1.31 has.
     """
     graph = model.graph
     for node in [n for n in graph if n.op_type == "GroupQueryAttention"]:

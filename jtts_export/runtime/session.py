@@ -12,6 +12,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 
 if TYPE_CHECKING:
+    import onnx
     import onnx_ir as ir
 
 ort.set_default_logger_severity(3)  # a baked draw that can be overridden is warned about at every load
@@ -34,6 +35,11 @@ def session(
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     source = str(model) if isinstance(model, Path) else model
     return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def open_graph(model: Path | onnx.ModelProto, threads: int, optimize: bool) -> ort.InferenceSession:
+    """A session on a file, or on a graph in memory."""
+    return session(model if isinstance(model, Path) else model.SerializeToString(), threads, optimize)
 
 
 def session_from_model(model: ir.Model, threads: int = 0) -> ort.InferenceSession:

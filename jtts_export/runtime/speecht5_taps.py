@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
+from .session import open_graph
 from .speecht5 import DECODER, ENCODER, VOCODER
 from .speecht5_decoder import Decoder
-from .taps import Arrays, Graphs, OnnxRunner, cut, loaded, open_graph
+from .taps import Arrays, Graphs, OnnxRunner, cut, loaded
 
 if TYPE_CHECKING:
     import onnxruntime as ort

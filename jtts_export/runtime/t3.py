@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -26,12 +27,12 @@ from jtts_export.models.t3.conditioning import Voice, check_voice, read_voice
 from jtts_export.models.t3.config import T3Config
 
 from .names import released
+from .session import open_graph
 from .t3_alignment import AlignmentAnalyzer
 from .t3_decoder import Decoder, KeyValues
 from .t3_generation import Output, Request, generate
 from .t3_sampling import Sampling
 from .t3_text import encode, normalize
-from .taps import open_graph
 
 if TYPE_CHECKING:
     import onnx
@@ -169,8 +170,9 @@ class Engine:
         return made
 
     def _made_prefix(self, inputs: Mapping[str, np.ndarray], text_length: int) -> _Prefix:
-        emotion = np.array([[self.config.exaggeration_token]])
-        parts = [self.condition(inputs), self.embed(emotion, np.zeros((1, 1), int), float(inputs["exaggeration"][0]))]
+        emotion = np.array([[self.config.exaggeration_token, NO_TEXT]])  # alone it would be of speech
+        moved = self.embed(emotion, np.zeros((1, 2), int), float(inputs["exaggeration"][0]))
+        parts = [self.condition(inputs), moved[:, :1]]
         voice = np.concatenate(parts, 1)
         if text_length:
             parts.append(self.embed(np.full((1, text_length), NO_TEXT), np.arange(text_length)[None]))
@@ -206,6 +208,10 @@ def request_of(inputs: Mapping[str, np.ndarray], config: T3Config, aligns: bool)
         raise BadInput(f"a text of {text.shape[1]} tokens; this checkpoint takes 1 to {config.text_positions}")
     if not (text.min() >= 0 and text.max() < config.text_vocab):
         raise BadInput(f"text tokens must be from 0 to {config.text_vocab - 1}")
+    if not np.isfinite(inputs["exaggeration"]).all():
+        raise BadInput(f"exaggeration is {float(inputs['exaggeration'][0])}; it must be a finite number")
+    if int(inputs.get("seed", 0)) < 0:
+        raise BadInput(f"seed is {int(inputs['seed'])}; it must not be negative")
     begun = 1 + (config.queries if prompt.shape[1] else 0) + 1
     analyze = aligns and bool(inputs.get("analyze", config.is_multilingual))
     return Request(
@@ -272,8 +278,8 @@ class T3:
             raise BadInput(f"unknown option {unknown[0]}; sampling options: {', '.join(_SAMPLING)}")
         chosen = self._voice(voice)
         given = {"max_tokens": max_tokens, "analyze": analyze, "seed": seed, **sampling}
-        if self.config.is_multilingual:
-            given = {"repetition_penalty": MULTILINGUAL_PENALTY, **given}
+        if self.config.is_multilingual and given.get("repetition_penalty") is None:
+            given["repetition_penalty"] = MULTILINGUAL_PENALTY
         inputs = {
             "text_tokens": self.text_tokens(text, language),
             **vars(chosen),
@@ -302,7 +308,7 @@ class T3:
         if name in self.voices:
             return self.voices[name]
         path = Path(name)
-        if path.suffix not in {".pt", ".safetensors"} or not path.is_file():
+        if path.suffix not in {".pt", ".safetensors"} or not os.path.isfile(name):  # noqa: PTH113 - of any length
             known = ", ".join(sorted(self.voices))
             raise BadInput(f"unknown voice '{name}'; voices: {known}, or a .pt or .safetensors file")
         try:

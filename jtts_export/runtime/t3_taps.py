@@ -37,7 +37,9 @@ class T3Runner:
             return self._engine.condition(inputs)
         if name in ("tokens", "greedy"):
             return self._engine.speak(inputs if name == "tokens" else greedy(inputs))
-        tokens = forced["tokens"] if "tokens" in forced else self._engine.speak(inputs)
+        if "tokens" not in forced:
+            return self._along(inputs, self._engine.speak(inputs))[name]
+        tokens = forced["tokens"]
         # One tap is asked of several utterances, then the next.
         for known, along, made in self._made:
             if known is inputs and along is tokens:

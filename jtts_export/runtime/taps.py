@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import onnx
 
-from .session import session
+from .session import open_graph
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -60,11 +60,6 @@ class OnnxRunner:
         if whole:
             return open_graph(self._source, self._threads, self._optimize)
         return open_graph(cut(loaded(self._source), inputs, wanted), self._threads, self._optimize)
-
-
-def open_graph(model: Path | onnx.ModelProto, threads: int, optimize: bool) -> ort.InferenceSession:
-    """A session on a file, or on a graph in memory."""
-    return session(model if isinstance(model, Path) else model.SerializeToString(), threads, optimize)
 
 
 def loaded(model: Path | onnx.ModelProto) -> onnx.ModelProto:

@@ -14,9 +14,9 @@ def compare(measured: np.ndarray, reference: np.ndarray, prefix: str) -> dict[st
     """Of one utterance, logits [tokens, vocabulary]: <prefix>_kl, the mean divergence in nats of what is measured
     from the reference, KL(reference || measured); <prefix>_top1_ratio, the share of tokens that both hold likeliest;
     <prefix>_max_abs, the largest difference; <prefix>_tokens. inf and 0 where shapes differ or logits are no
-    numbers."""
+    numbers, of whichever side."""
     tokens = {f"{prefix}_tokens": float(len(reference))}
-    if measured.shape != reference.shape or np.isnan(measured).any() or np.isposinf(measured).any():
+    if measured.shape != reference.shape or any((np.isnan(x) | np.isposinf(x)).any() for x in (measured, reference)):
         return {f"{prefix}_kl": np.inf, f"{prefix}_top1_ratio": 0.0, f"{prefix}_max_abs": np.inf, **tokens}
     exact, made = (log_softmax(x.astype(np.float64), axis=-1) for x in (reference, measured))
     with np.errstate(invalid="ignore"):

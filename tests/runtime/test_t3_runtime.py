@@ -270,7 +270,7 @@ def test_buffers_come_back_from_an_error(engine: Engine, t3: T3) -> None:
     expected = engine.speak(inputs)
     for _ in range(2):
         with pytest.raises(OutsideError, match="not finite"):
-            engine.speak(inputs | {"exaggeration": np.array([np.nan], np.float32)})
+            engine.speak(inputs | {"speaker_emb": np.full_like(inputs["speaker_emb"], np.nan)})
         assert idle(engine) == [1, 2]
         np.testing.assert_array_equal(engine.speak(inputs), expected)
 

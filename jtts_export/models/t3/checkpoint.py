@@ -22,9 +22,10 @@ from jtts_export.models.tensors import check_shape, differences, float32, torch_
 from jtts_export.models.tokenizer_json import check_ids, read_tokenizer_json
 
 from .conditioning import Voice, read_voice
-from .config import ENGLISH_VOCAB, T3Config, config_of
+from .config import ENGLISH_VOCAB, T3Config
 from .model import T3
 from .random import random_checkpoint
+from .sizes import config_of
 
 ENGLISH_TOKENIZERS = ("tokenizer.json",)
 # Of two generations of the multilingual model, whose repository holds both and the English one's too.

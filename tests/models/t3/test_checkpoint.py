@@ -36,8 +36,9 @@ from jtts_export.models import MODELS
 from jtts_export.models.source import locate
 from jtts_export.models.t3.checkpoint import Checkpoint, load
 from jtts_export.models.t3.conditioning import read_voice
-from jtts_export.models.t3.config import T3Config, config_of
+from jtts_export.models.t3.config import T3Config
 from jtts_export.models.t3.model import T3
+from jtts_export.models.t3.sizes import config_of
 
 FILES = MODELS["t3"].files
 State = dict[str, Tensor]
