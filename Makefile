@@ -1,6 +1,6 @@
 # make demo    everything set up, then `jtts-export kokoro --int8` on a full-size seeded checkpoint
 # make test    everything set up, then every test, with the real clients
-# make bench   regenerate docs/benchmarks.md (about an hour, an otherwise idle machine)
+# make bench   regenerate docs/benchmarks.md (an hour and a quarter, an otherwise idle machine)
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv

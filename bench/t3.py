@@ -15,7 +15,7 @@ from bench.common import PROFILE, THREADS, say, table
 from bench.outliers import plant_t3
 from jtts_export.exporters.model import Loaded
 from jtts_export.exporters.onnx import save
-from jtts_export.exporters.t3 import MODEL, STEP_POSITION, weight_bytes
+from jtts_export.exporters.t3 import MODEL, STEP_POSITION, stepping, weight_bytes
 from jtts_export.models.source import Source
 from jtts_export.models.t3.model import T3, Cache
 from jtts_export.models.t3.reference import Reference
@@ -28,7 +28,7 @@ from jtts_export.validate.probe import probe, save_cases
 from jtts_export.validate.runner import Case
 from jtts_export.validate.speed import interleave
 from jtts_export.validate.spread import Spread
-from jtts_export.validate.steps import STEPS, step_times
+from jtts_export.validate.steps import Feed, step_times
 
 VARIANTS = ("int8", "int8-fast", "int4")
 GREEDY_TOKENS = 200
@@ -41,7 +41,7 @@ def variants(folder: Path, rounds: int) -> list[str]:
     loaded = MODEL.load(Source("random:0", "", seed=0))
     made = build(folder / "t3", loaded)
     cases = MODEL.cases(loaded.config, loaded.voices, "validation")
-    reference = MODEL.reference(loaded, THREADS, 0, False)
+    reference = Reference(loaded.module.model, THREADS)
     say("t3: reference")
     expected = reference_taps(MODEL.parity, reference, cases)
     parity = []
@@ -108,11 +108,10 @@ def _parity_row(name: str, files: Files, found: Metrics) -> list[str]:
     ]
 
 
-def _greedy(reference: object, files: Files, case: Case) -> tuple[int, int | None]:
+def _greedy(reference: Reference, files: Files, case: Case) -> tuple[int, int | None]:
     """How many tokens are equal, and the first that is not."""
     count = np.array(GREEDY_TOKENS)
     inputs = {**case.inputs, "min_tokens": count, "max_tokens": count, "temperature": np.zeros(())}
-    assert isinstance(reference, Reference)
     expected, made = reference.speak(inputs), Engine(files, THREADS).speak(inputs)
     differing = np.flatnonzero(expected != made)
     return int((expected == made).sum()), int(differing[0]) if len(differing) else None
@@ -120,15 +119,10 @@ def _greedy(reference: object, files: Files, case: Case) -> tuple[int, int | Non
 
 def _steps(model: T3, engines: Mapping[str, Engine], files: Mapping[str, Files], case: Case) -> list[str]:
     with ExitStack() as stack:
-        most = STEP_POSITION + STEPS + 1
-        begun = {n: stack.enter_context(e.prompted(case.inputs, True, most)) for n, e in engines.items()}
-        for one in begun.values():
-            for position in range(1, STEP_POSITION):
-                one.feed(position, position)
-        past = next(iter(begun.values())).positions + STEP_POSITION
-        feeds = {**_eager(model, past), **{name: one.feed for name, one in begun.items()}}
+        feeds, position, past = stepping(stack, engines, case)
+        feeds = {**_eager(model, past), **feeds}
         say("t3: steps")
-        seconds, read = step_times(feeds, 1, STEP_POSITION, THREADS)
+        seconds, read = step_times(feeds, 1, position, THREADS)
     rows = []
     for name, taken in seconds.items():
         step = float(np.median(taken))
@@ -142,7 +136,7 @@ def _steps(model: T3, engines: Mapping[str, Engine], files: Mapping[str, Files],
     return table(["contender", "ms", "RTF", "PyTorch / it", "fp32 / it", "GB/s"], rows)
 
 
-def _eager(model: T3, past: int) -> dict[str, Callable[[int, int], object]]:
+def _eager(model: T3, past: int) -> dict[str, Feed]:
     """A step in PyTorch after `past` positions, which stay as many."""
     config = model.config
     peer = _llama(model)
@@ -161,7 +155,8 @@ def _eager(model: T3, past: int) -> dict[str, Callable[[int, int], object]]:
 
     @torch.no_grad()
     def transformers(token: int, position: int) -> object:
-        theirs.crop(past)
+        if (added := theirs.get_seq_length() - past) > 0:
+            theirs.crop(-added)
         embeds = model.embed_speech(torch.tensor([[token]] * 2), torch.tensor([position]))
         return model.speech_head(peer(inputs_embeds=embeds, past_key_values=theirs, use_cache=True)[0])
 
@@ -195,8 +190,7 @@ def _llama(model: T3) -> LlamaModel:
     return peer
 
 
-def _whole(reference: object, engines: Mapping[str, Engine], case: Case, rounds: int) -> list[str]:
-    assert isinstance(reference, Reference)
+def _whole(reference: Reference, engines: Mapping[str, Engine], case: Case, rounds: int) -> list[str]:
     calls: dict[str, list[Callable[[], object]]] = {"PyTorch": [lambda: reference.speak(case.inputs)]}
     calls |= {name: [lambda e=engine: e.speak(case.inputs)] for name, engine in engines.items()}
     seconds = int(case.inputs["max_tokens"]) / TOKENS_PER_SECOND

@@ -44,7 +44,7 @@ from jtts_export.runtime.t3_text import encode, normalize
 from jtts_export.runtime.taps import Graphs
 from jtts_export.validate.parity import Metrics, Parity, Stage
 from jtts_export.validate.runner import Case
-from jtts_export.validate.steps import STEPS, step_times
+from jtts_export.validate.steps import STEPS, Feed, step_times
 
 from . import onnx, t3_sentences
 from .graph import Graph
@@ -89,8 +89,8 @@ RECIPES = {
 }
 
 EXAMPLE_TOKENS = 5
-JUDGED_TOKENS, SEARCHED_TOKENS = 50, 20
-TIMED_SECONDS = (1, 4)
+JUDGED_TOKENS, SEARCHED_TOKENS = 40, 20
+TIMED_SECONDS = (1, 3)
 STEP_POSITION = 60
 CALLS, CALL_TOKENS = 20, (15, 60)
 BRIEF_SECONDS = 1
@@ -136,33 +136,36 @@ def runner(graphs: Graphs, threads: int, _: bool) -> T3Runner:
 
 
 def cases(config: Config, voices: Voices, purpose: str) -> list[Case]:
-    """Texts for "calibration", "search" or "validation", by voices taken by turns, spoken for some tokens;
-    "timed" ones last TIMED_SECONDS, a "brief" one BRIEF_SECONDS, whatever the checkpoint would say."""
-    counts: list[int]
-    if purpose == "sequence":
-        random = np.random.default_rng(0)
-        counts = random.integers(*CALL_TOKENS, CALLS).tolist()
-        counts[0] = max(counts)  # so that what grows after it is none of its buffers
-        lengths = random.integers(20, len(t3_sentences.LONG), CALLS - 1)
-        texts = [t3_sentences.LONG, *(t3_sentences.LONG[:n] for n in lengths)]
-    elif purpose in ("timed", "brief"):
-        seconds = TIMED_SECONDS if purpose == "timed" else (BRIEF_SECONDS,)
-        texts = [t3_sentences.LONG[: s * t3_sentences.CHARACTERS_PER_SECOND] for s in seconds]
-        counts = [s * TOKENS_PER_SECOND for s in seconds]
-    else:
-        texts = list(getattr(t3_sentences, purpose.upper()))
-        counts = [JUDGED_TOKENS if purpose == "validation" else SEARCHED_TOKENS] * len(texts)
+    """Texts for "calibration", "search" or "validation", by voices taken by turns, spoken for some tokens; "timed"
+    ones last TIMED_SECONDS, a "brief" one BRIEF_SECONDS, and CALLS of a "sequence" some of CALL_TOKENS, whatever the
+    checkpoint would say."""
     names = sorted(voices)
     model = T3Config(**config["model"])
     tokenizer = Tokenizer.from_str(json.dumps(config["tokenizer"]))
     made = []
-    for i, (text, count) in enumerate(zip(texts, counts, strict=True)):
+    for i, (text, count) in enumerate(_spoken(purpose)):
         name = names[i % len(names)]
         tokens = _tokens(model, tokenizer, text, i)
         most = np.array(min(count, model.max_speech_tokens))
         inputs = {"text_tokens": tokens, **vars(voices[name]), "min_tokens": most, "max_tokens": most}
         made.append(Case(f"{tokens.shape[1]} text tokens, {count} speech tokens, {name}", inputs))
     return made
+
+
+def _spoken(purpose: str) -> list[tuple[str, int]]:
+    """Texts, and for how many tokens each is spoken."""
+    long = t3_sentences.LONG
+    if purpose == "sequence":
+        random = np.random.default_rng(0)
+        counts = random.integers(*CALL_TOKENS, CALLS).tolist()
+        counts[0] = max(counts)  # so that what grows after it is none of its buffers
+        return [(long[:n], count) for n, count in zip([len(long), *random.integers(20, len(long), CALLS - 1)], counts,
+                                                      strict=True)]  # fmt: skip
+    if purpose in ("timed", "brief"):
+        seconds = TIMED_SECONDS if purpose == "timed" else (BRIEF_SECONDS,)
+        return [(long[: s * t3_sentences.CHARACTERS_PER_SECOND], s * TOKENS_PER_SECOND) for s in seconds]
+    count = JUDGED_TOKENS if purpose == "validation" else SEARCHED_TOKENS
+    return [(text, count) for text in getattr(t3_sentences, purpose.upper())]
 
 
 def _tokens(config: T3Config, tokenizer: Tokenizer, text: str, number: int) -> np.ndarray:
@@ -193,16 +196,9 @@ def steps(
 ) -> dict[str, Metrics]:
     """Time of a step at position STEP_POSITION of speech under guidance, variants by turns, and how much of the
     read bandwidth, measured alongside, it uses."""
-    most = min(STEP_POSITION + STEPS + 1, next(iter(engines.values())).config.max_speech_tokens)
-    position = max(1, most - STEPS - 1)
     with ExitStack() as stack:
-        started = {n: stack.enter_context(e.prompted(case.inputs, True, most)) for n, e in engines.items()}
-        feeds = {name: begun.feed for name, begun in started.items()}
-        for feed in feeds.values():
-            for token in range(1, position):
-                feed(token, token)
+        feeds, position, past = stepping(stack, engines, case)
         seconds, read = step_times(feeds, 1, position, threads)
-    past = next(iter(started.values())).positions + position
     metrics = {}
     for name, engine in engines.items():
         taken = float(np.median(seconds[name]))
@@ -216,6 +212,21 @@ def steps(
             "bandwidth_ratio": swept / taken / read,
         }
     return metrics
+
+
+def stepping(stack: ExitStack, engines: Mapping[str, Engine], case: Case) -> tuple[dict[str, Feed], int, int]:
+    """Each engine's feed() with an utterance begun, the position of speech to go on from, and how many positions lie
+    before it, the prompt's included."""
+    most = min(STEP_POSITION + STEPS + 1, next(iter(engines.values())).config.max_speech_tokens)
+    position = max(1, most - STEPS - 1)
+    started = {
+        name: stack.enter_context(engine.prompted(case.inputs, True, most)) for name, engine in engines.items()
+    }
+    for begun in started.values():
+        for token in range(1, position):
+            begun.feed(token, token)
+    past = next(iter(started.values())).positions + position - 1
+    return {name: begun.feed for name, begun in started.items()}, position, past
 
 
 def weight_bytes(graph: Path) -> int:
