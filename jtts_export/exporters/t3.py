@@ -139,7 +139,7 @@ def cases(config: Config, voices: Voices, purpose: str) -> list[Case]:
     """Texts for "calibration", "search" or "validation", by voices taken by turns, spoken for some tokens; "timed"
     ones last TIMED_SECONDS, a "brief" one BRIEF_SECONDS, and CALLS of a "sequence" some of CALL_TOKENS, whatever the
     checkpoint would say."""
-    names = sorted(voices)
+    names = sorted(voices)[: 1 if purpose == "sequence" else None]  # another voice's first call is a first call
     model = T3Config(**config["model"])
     tokenizer = Tokenizer.from_str(json.dumps(config["tokenizer"]))
     made = []

@@ -24,12 +24,10 @@ class Slope:
         return float(np.sign(self.value) * max(0.0, abs(self.value) - self.margin))
 
 
-def slope(values: Sequence[float], lengths: Sequence[float] | None = None) -> Slope:
-    """Of values, call by call, by least squares. lengths: of what was spoken, whose share in the values is fitted
-    beside it. At least four calls."""
-    columns = [np.ones(len(values)), np.arange(len(values))]
-    if lengths is not None:
-        columns.append(np.asarray(lengths, float))
+def slope(values: Sequence[float], *lengths: Sequence[float]) -> Slope:
+    """Of values, call by call, by least squares. lengths: of what was spoken, or read, whose shares in the values are
+    fitted beside it. At least three calls more than lengths."""
+    columns = [np.ones(len(values)), np.arange(len(values)), *(np.asarray(column, float) for column in lengths)]
     design, y = np.stack(columns, 1), np.asarray(values, float)
     fitted, *_ = np.linalg.lstsq(design, y, rcond=None)
     freedom = len(y) - design.shape[1]
@@ -38,9 +36,9 @@ def slope(values: Sequence[float], lengths: Sequence[float] | None = None) -> Sl
     return Slope(float(fitted[1]), float(t.ppf((1 + CONFIDENCE) / 2, freedom) * error))
 
 
-def call_metrics(seconds: Sequence[float], lengths: Sequence[float], rss_mb: Sequence[float]) -> dict[str, float]:
-    """Of calls in order, the first apart: it pays for what later ones find."""
-    time, memory = slope(seconds[1:], lengths[1:]), slope(rss_mb[1:])
+def call_metrics(seconds: Sequence[float], rss_mb: Sequence[float], *lengths: Sequence[float]) -> dict[str, float]:
+    """Of calls in order, the first apart: it pays for what later ones find. lengths: of their texts and speech."""
+    time, memory = slope(seconds[1:], *(column[1:] for column in lengths)), slope(rss_mb[1:])
     later, count = float(np.mean(seconds[1:])), len(seconds) - 1
     return {
         "call_first_ms": 1e3 * seconds[0],

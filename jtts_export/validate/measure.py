@@ -115,7 +115,7 @@ def _resources(
                 "rss_peak_mb": cold["rss_peak_mb"],
             }
             if model.steps:
-                measured[variant] |= call_metrics(cold["seconds"], cold["samples"], cold["rss_mb"])
+                measured[variant] |= call_metrics(cold["seconds"], cold["rss_mb"], cold["samples"], cold["given"])
     return measured
 
 

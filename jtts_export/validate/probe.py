@@ -3,8 +3,8 @@
     python -m jtts_export.validate.probe MODEL '{"GRAPH": "FILE.onnx"}' CASES.npz THREADS
 
 prints one line of JSON: load_ms, first_ms (load and the first of the cases), rss_peak_mb after all of them, and case
-by case how long it took (seconds), how much was spoken (samples, or tokens of a model that makes those), and the
-resident memory after it (rss_mb).
+by case how long it took (seconds), how much was given (elements of its inputs) and spoken (samples, or tokens of a
+model that makes those), and the resident memory after it (rss_mb).
 """
 
 from __future__ import annotations
@@ -56,13 +56,15 @@ def main(model: str, files: str, cases: str, threads: str) -> None:
     for feed in grouped.values():
         called = time.perf_counter()
         audio = speaking.speak(feed)
-        rows.append((time.perf_counter() - called, len(audio), rss_mb("VmRSS")))
-    seconds, samples, rss = zip(*rows, strict=True)
+        given = sum(array.size for array in feed.values())
+        rows.append((time.perf_counter() - called, given, len(audio), rss_mb("VmRSS")))
+    seconds, elements, samples, rss = zip(*rows, strict=True)
     result = {
         "load_ms": 1e3 * (opened - start),
         "first_ms": 1e3 * (opened - start + seconds[0]),
         "rss_peak_mb": rss_mb("VmHWM"),
         "seconds": seconds,
+        "given": elements,
         "samples": samples,
         "rss_mb": rss,
     }

@@ -70,7 +70,7 @@ def test_the_interval_holds_the_true_slope_as_often_as_it_says() -> None:
 def test_metrics_of_calls_that_all_cost_the_same() -> None:
     spoken = lengths(3)
     seconds = 0.02 * spoken
-    metrics = call_metrics([5.0, *seconds[1:]], spoken, [100.0, *[150.0] * (CALLS - 1)])
+    metrics = call_metrics([5.0, *seconds[1:]], [100.0, *[150.0] * (CALLS - 1)], spoken)
     assert metrics["call_first_ms"] == 5000
     assert metrics["call_later_ms"] == pytest.approx(1e3 * seconds[1:].mean())
     for name in ("call_slope_ms", "call_growth_ratio", "rss_slope_mb", "rss_growth_mb"):
@@ -81,7 +81,7 @@ def test_a_leak_and_growing_times_are_caught() -> None:
     spoken, calls, noise = lengths(4), np.arange(CALLS), np.random.default_rng(4).standard_normal((2, CALLS))
     seconds = 0.02 * spoken + 0.02 * calls + 0.01 * noise[0]
     memory = 500 + 8 * calls + 2 * noise[1]
-    metrics = call_metrics(seconds, spoken, memory)
+    metrics = call_metrics(seconds, memory, spoken)
     assert metrics["call_slope_ms"] == pytest.approx(20, abs=2)
     # What is certain of it: the slope less its margin, over all calls but the first, in shares of one of them.
     least = metrics["call_slope_ms"] - metrics["call_slope_margin_ms"]
@@ -97,7 +97,7 @@ def test_a_leak_and_growing_times_are_caught() -> None:
 def test_a_small_leak_is_caught_in_little_noise_and_not_in_much() -> None:
     spoken, calls = lengths(5), np.arange(CALLS)
     noise = np.random.default_rng(5).standard_normal(CALLS)
-    quiet, loud = (call_metrics(0.02 * spoken, spoken, 500 + calls + k * noise) for k in (0.5, 50))
+    quiet, loud = (call_metrics(0.02 * spoken, 500 + calls + k * noise, spoken) for k in (0.5, 50))
     assert quiet["rss_growth_mb"] > 10
     assert loud["rss_growth_mb"] == 0
 
@@ -108,7 +108,7 @@ def test_noise_is_not_taken_for_growth() -> None:
     for seed in range(100):
         spoken, random = lengths(seed), np.random.default_rng(seed)
         seconds = 0.02 * spoken * (1 + 0.05 * random.standard_normal(CALLS))
-        metrics = call_metrics(seconds, spoken, 500 + 5 * random.standard_normal(CALLS))
+        metrics = call_metrics(seconds, 500 + 5 * random.standard_normal(CALLS), spoken)
         caught += [metrics["call_growth_ratio"]] * (metrics["call_growth_ratio"] > 0)
     assert len(caught) <= 8
     assert max(caught, default=0) < 0.05
@@ -116,7 +116,7 @@ def test_noise_is_not_taken_for_growth() -> None:
 
 def test_what_gets_faster_has_negative_growth() -> None:
     spoken = lengths(6)
-    metrics = call_metrics(2 - 0.01 * np.arange(CALLS) + 0.02 * spoken, spoken, [500.0] * CALLS)
+    metrics = call_metrics(2 - 0.01 * np.arange(CALLS) + 0.02 * spoken, [500.0] * CALLS, spoken)
     assert metrics["call_growth_ratio"] < -0.05
     assert metrics["call_slope_ms"] == pytest.approx(-10)
 
@@ -124,7 +124,15 @@ def test_what_gets_faster_has_negative_growth() -> None:
 def test_the_first_call_counts_for_itself_alone() -> None:
     """It loads what later ones find."""
     spoken, seconds = lengths(7), 0.02 * lengths(7)
-    slow = call_metrics([100.0, *seconds[1:]], spoken, [1.0, *[500.0] * (CALLS - 1)])
-    quick = call_metrics([0.0, *seconds[1:]], spoken, [900.0, *[500.0] * (CALLS - 1)])
+    slow = call_metrics([100.0, *seconds[1:]], [1.0, *[500.0] * (CALLS - 1)], spoken)
+    quick = call_metrics([0.0, *seconds[1:]], [900.0, *[500.0] * (CALLS - 1)], spoken)
     assert slow.pop("call_first_ms") != quick.pop("call_first_ms")
     assert slow == quick
+
+
+def test_texts_of_several_lengths_are_no_slope_either() -> None:
+    """Text that happens to grow longer explains what would look like a slope."""
+    spoken, text = lengths(8), lengths(9) + 4 * np.arange(CALLS)
+    seconds = 0.02 * spoken + 0.003 * text
+    assert slope(seconds, spoken).least > 0.005
+    assert slope(seconds, spoken, text).value == pytest.approx(0, abs=1e-9)

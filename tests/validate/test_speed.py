@@ -19,7 +19,7 @@ from jtts_export.runtime.kokoro import GRAPH
 from jtts_export.validate.probe import probe, rss_mb
 from jtts_export.validate.speed import Timings, interleave
 
-REPORTED = {"load_ms", "first_ms", "rss_peak_mb", "seconds", "samples", "rss_mb"}
+REPORTED = {"load_ms", "first_ms", "rss_peak_mb", "seconds", "given", "samples", "rss_mb"}
 
 
 def test_every_contender_takes_its_turn_in_every_round() -> None:
@@ -99,6 +99,7 @@ def test_a_probe_reports_times_and_memory(model: Path, tmp_path: Path) -> None:
     wall_ms = 1e3 * (time.perf_counter() - start)
     assert set(cold) == REPORTED
     assert cold["samples"] == [SAMPLES, SAMPLES + 1]
+    assert cold["given"] == [SAMPLES + 2, SAMPLES + 3]  # beside x, one and size
     assert 0 < cold["load_ms"] < cold["first_ms"] < wall_ms
     assert sum(cold["seconds"]) * 1e3 < wall_ms - cold["load_ms"]
     assert 20 < min(cold["rss_mb"]) <= max(cold["rss_mb"]) <= cold["rss_peak_mb"] < 1000
