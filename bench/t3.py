@@ -242,8 +242,8 @@ def calls(folder: Path, _: int) -> list[str]:
         "## T3: call after call",
         "",
         f"{len(cases)} calls of different lengths on one loaded model, in a process of its own. Call 1 apart: it "
-        "takes in the voice. Slopes are of calls 2 on, by least squares with the lengths of text and speech beside; ± "
-        "at 95 % confidence.",
+        "takes in the voice. Slopes are of calls 2 on, by least squares with the lengths of text and speech beside; "
+        "± at 95 % confidence.",
         "",
         *table(
             ["variant", "load, ms", "call 1, ms", "later calls, mean ms", "ms a call", "RSS: MB a call", "peak MB"],
