@@ -53,7 +53,7 @@ def test_say_refuses(built: Built, tmp_path: Path, request_: list[str], code: in
 
 
 def test_say_lists_the_variants_when_given_another(built: Built, tmp_path: Path) -> None:
-    done = run(tmp_path, "say", str(built.release), "Hello.", "--variant", "int4")
+    done = run(tmp_path, "say", str(built.release), "Hello.", "--variant", "int2")
     assert done.returncode == USAGE
     assert "'int4'" in done.stderr
     assert "'int8'" in done.stderr
