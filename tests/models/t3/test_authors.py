@@ -1,34 +1,40 @@
 """Our model and the authors' code (chatterbox-tts 0.1.7) compute the same from the same weights.
 
-Official widths, which the authors' perceiver hard-codes, at a depth of two layers. Their own inference() runs: what
-it samples is fed to ours.
+Official widths, which the authors' perceiver hard-codes, at a depth of two layers (JTTS_FULL=1: of thirty). Their
+own inference() runs: what it samples is fed to ours, or both are given the same draws.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from jtts_export.models.t3.conditioning import Voice
-from jtts_export.models.t3.config import MULTILINGUAL_VOCAB, T3Config
+from jtts_export.models.t3.config import ALIGNMENT_HEADS, MULTILINGUAL_VOCAB, T3Config
 from jtts_export.models.t3.model import T3, Cache
 from jtts_export.models.t3.random import random_model, random_voices
+from jtts_export.models.t3.reference import Reference
+from jtts_export.runtime.t3_sampling import choose
 
 RELATIVE = 1e-4  # of the largest value; float32 rounding of the same mathematics, and their float32 rotary angles
 STEPS = 60
 TEXT_TOKENS = 30
-HEADS = ((0, 15), (1, 11), (1, 2))  # the authors' are in layers that this depth does not have
-SIZE = "Llama_two_layers"
-ENGLISH = T3Config(layers=2, alignment_heads=HEADS)
+FULL = bool(os.environ.get("JTTS_FULL"))
+LAYERS = 30 if FULL else 2
+HEADS = ALIGNMENT_HEADS if FULL else ((0, 15), (1, 11), (1, 2))  # the authors' are in layers that two do not have
+SIZE = "Llama_of_this_depth"
+ENGLISH = T3Config(layers=LAYERS, alignment_heads=HEADS)
 VOICES = random_voices(0, ENGLISH)
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*sdp_kernel.* is deprecated:FutureWarning")
@@ -49,7 +55,7 @@ def authors() -> Iterator[SimpleNamespace]:
     analyzer = importlib.import_module("chatterbox.models.t3.inference.alignment_stream_analyzer")
     sizes = found["sizes"].LLAMA_CONFIGS
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sizes, SIZE, sizes["Llama_520M"] | {"num_hidden_layers": 2})
+        patch.setitem(sizes, SIZE, sizes["Llama_520M"] | {"num_hidden_layers": LAYERS})
         patch.setattr(analyzer, "LLAMA_ALIGNED_HEADS", list(HEADS))
         yield SimpleNamespace(**found, analyzer=analyzer.AlignmentStreamAnalyzer)
 
@@ -158,3 +164,41 @@ def test_every_step_of_an_inference(
         if ours.config.is_multilingual:
             assert_close(attention[0], run.attention[step])
     assert len(run.attention) == (STEPS if ours.config.is_multilingual else 0)
+
+
+@pytest.mark.parametrize("sampling", [{}, {"top_p": 0.9, "temperature": 1.0}, {"min_p": 0.0, "cfg_weight": 1.5}])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_same_draws_give_the_same_tokens(
+    authors: SimpleNamespace,
+    pair: tuple[T3, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    sampling: dict[str, float],
+    seed: int,
+) -> None:
+    """Theirs with their processors and, if multilingual, their analyzer; their generator's draws alone are ours."""
+    ours, theirs = pair
+    voice, draws = VOICES["random_a"], np.random.default_rng(seed)
+
+    def multinomial(probabilities: Tensor, num_samples: int) -> Tensor:
+        assert num_samples == 1
+        return torch.tensor([[choose(probabilities[0].double().numpy(), draws.random())]])
+
+    monkeypatch.setattr(torch, "multinomial", multinomial)
+    chosen = {
+        "temperature": 0.8,
+        "min_p": 0.05,
+        "top_p": 1.0,
+        "repetition_penalty": 1.2,
+        "cfg_weight": 0.5,
+        **sampling,
+    }
+    text = text_tokens(ours.config)
+    made = theirs.inference(
+        t3_cond=conditionals(authors, voice), text_tokens=text.expand(2, -1), max_new_tokens=STEPS, **chosen
+    )
+    expected = [token for token in made[0].tolist() if token != ours.config.stop_speech]
+    given = {name: np.array(value) for name, value in chosen.items()}
+    inputs = {"text_tokens": text.numpy(), **vars(voice), **given, "seed": np.array(seed)}
+    tokens = Reference(ours, torch.get_num_threads()).speak({**inputs, "max_tokens": np.array(STEPS)})
+    assert tokens.tolist() == expected
+    assert len(expected) > 2
