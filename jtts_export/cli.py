@@ -151,8 +151,10 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
+    last = len(header) - 1
     for i, title in enumerate(header):
-        table.add_column(title, justify="left" if i == 0 else "right", no_wrap=True)
+        prose = i == last and any(" " in row[i] for row in rows)  # may go over several lines; figures never
+        table.add_column(title, justify="left" if i == 0 or prose else "right", no_wrap=not prose)
     for row in rows:
         table.add_row(*row)
     Console(highlight=False, width=None if sys.stdout.isatty() else 140).print(table)

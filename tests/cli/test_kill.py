@@ -170,7 +170,7 @@ def change_a_digit(path: Path) -> None:
     ("stage", "name", "damage"),
     [
         ("optimize", GRAPH, flip_a_byte),
-        ("quantize-int8", GRAPH, flip_a_byte),
+        ("quantize-int8", GRAPH.replace(".onnx", "_quantized.onnx"), flip_a_byte),
         ("quantize-int8", "recipe.json", change_a_digit),
         ("export", "clients/voices/random_a.bin", flip_a_byte),
         ("validate", "validation.json", change_a_digit),
