@@ -151,7 +151,7 @@ def test_threads_can_share_one_object(tts: Kokoro) -> None:
     [
         ("int8", "no int8 variant"),
         ("fp16", "no fp16 variant"),
-        ("int4", "no variant 'int4'; variants: fp32, fp16, int8"),
+        ("int2", "no variant 'int2'; variants: fp32, fp16, int8"),
     ],
 )
 def test_a_variant_that_is_not_there_is_refused(release: Path, variant: str, said: str) -> None:
