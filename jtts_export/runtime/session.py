@@ -19,16 +19,18 @@ ort.set_default_logger_severity(3)  # a baked draw that can be overridden is war
 
 
 def session(
-    model: Path | bytes, threads: int = 0, optimize: bool = True, among_others: bool = False
+    model: Path | bytes, threads: int = 0, optimize: bool = True, among_others: bool = False, arena: bool = True
 ) -> ort.InferenceSession:
     """A CPU session on `threads` threads (0: one a core). Raises onnxruntime's own errors.
 
     among_others: one of several that run by turns. Idle threads of one would go on spinning while the next one
     needs the cores. (Not by session.intra_op.spin_duration_us: with it, onnxruntime 1.31 was seen to hang.)
+    arena: keep what a run allocated for the next. It grows with every new length, and never shrinks.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    options.enable_cpu_mem_arena = options.enable_mem_pattern = arena
     if among_others:
         options.add_session_config_entry("session.force_spinning_stop", "1")
     if not optimize:
@@ -37,9 +39,11 @@ def session(
     return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
-def open_graph(model: Path | onnx.ModelProto, threads: int, optimize: bool) -> ort.InferenceSession:
+def open_graph(
+    model: Path | onnx.ModelProto, threads: int, optimize: bool = True, arena: bool = True
+) -> ort.InferenceSession:
     """A session on a file, or on a graph in memory."""
-    return session(model if isinstance(model, Path) else model.SerializeToString(), threads, optimize)
+    return session(model if isinstance(model, Path) else model.SerializeToString(), threads, optimize, arena=arena)
 
 
 def session_from_model(model: ir.Model, threads: int = 0) -> ort.InferenceSession:

@@ -86,9 +86,10 @@ class Engine:
     """
 
     def __init__(self, files: Mapping[str, Path | onnx.ModelProto], threads: int = 0) -> None:
-        self._conditioning = open_graph(files[CONDITIONING], threads, True)
-        self._embed = open_graph(files[EMBED], 1, True)
-        self._decoder = Decoder(open_graph(files[LANGUAGE_MODEL], threads, True))
+        # A server sees every length of text: without an arena, memory stays what the longest one takes.
+        self._conditioning = open_graph(files[CONDITIONING], threads, arena=False)
+        self._embed = open_graph(files[EMBED], 1, arena=False)
+        self._decoder = Decoder(open_graph(files[LANGUAGE_MODEL], threads, arena=False))
         self.config = T3Config(**json.loads(self._embed.get_modelmeta().custom_metadata_map[CONFIG]))
         self._lock = threading.Lock()
         self._idle: list[KeyValues] = []
