@@ -19,8 +19,8 @@ from .conditioning import EXAGGERATION, Voice
 from .config import T3Config
 from .model import T3
 
-# Mild gains: noise of 1 % in every weight comes out as 1 % of the logits (with a score gain of 1.6, as 4 %), while text,
-# voice and what was said before all matter: another text moves the logits by a quarter of their spread.
+# Mild gains: noise of 1 % in every weight comes out as 1 % of the logits (with a score gain of 1.6, as 4 %), while
+# text, voice and what was said before all matter: another text moves the logits by a quarter of their spread.
 TOKEN_STD, POSITION_STD = 1.0, 0.4  # of embeddings
 SCORE_GAIN = 1.2  # of queries and keys each, so that attention picks out positions
 MIX_GAIN = 1.2  # of what attention adds
