@@ -7,6 +7,7 @@ channels up where they are made and down where they are used, exactly, so that t
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +20,7 @@ from jtts_export.models.t3.model import T3
 @torch.no_grad()
 def plant(model: Kokoro, factor: float = 60.0, channels: int = 17, seed: int = 0) -> Kokoro:
     """Scale `channels` channels by `factor` at every such place in ALBERT, decoder and generator, in place."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def scale(size: int) -> Tensor:
-        gain = torch.ones(size)
-        gain[torch.randperm(size, generator=generator)[: min(channels, size // 2)]] = factor
-        return gain
-
+    scale = _scales(factor, channels, seed)
     _albert(model, scale)
     for block in model.decoder.modules():
         if isinstance(block, AdainResBlk1d):
@@ -39,13 +34,7 @@ def plant(model: Kokoro, factor: float = 60.0, channels: int = 17, seed: int = 0
 @torch.no_grad()
 def plant_t3(model: T3, factor: float = 60.0, channels: int = 17, seed: int = 0) -> T3:
     """The same behind every norm, between values and output, and inside every feed-forward network."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def scale(size: int) -> Tensor:
-        gain = torch.ones(size)
-        gain[torch.randperm(size, generator=generator)[:channels]] = factor
-        return gain
-
+    scale = _scales(factor, channels, seed)
     for layer in model.tfmr.layers:
         attention, mlp = layer.self_attn, layer.mlp
         _behind(layer.input_layernorm, [attention.q_proj, attention.k_proj, attention.v_proj], scale)
@@ -56,6 +45,18 @@ def plant_t3(model: T3, factor: float = 60.0, channels: int = 17, seed: int = 0)
             _scale_in(used, gain)
     _behind(model.tfmr.norm, [model.speech_head], scale)
     return model
+
+
+def _scales(factor: float, channels: int, seed: int) -> Callable[[int], Tensor]:
+    """Makes a gain for each of so many channels, with outliers at random."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def scale(size: int) -> Tensor:
+        gain = torch.ones(size)
+        gain[torch.randperm(size, generator=generator)[: min(channels, size // 2)]] = factor
+        return gain
+
+    return scale
 
 
 def _behind(norm: nn.Module, products: list[nn.Linear], scale) -> None:  # type: ignore[no-untyped-def]

@@ -31,6 +31,7 @@ from jtts_export.validate.spread import Spread
 from jtts_export.validate.steps import Feed, step_times
 
 VARIANTS = ("int8", "int8-fast", "int4")
+CALLED = ("int8", "int8-fast")
 GREEDY_TOKENS = 200
 OUTLIERS, OUTLIER_FACTOR = 17, 60.0
 Files = Mapping[str, Path]
@@ -85,7 +86,7 @@ def variants(folder: Path, rounds: int) -> list[str]:
 def build(folder: Path, loaded: Loaded, names: tuple[str, ...] = VARIANTS) -> dict[str, Files]:
     """Graph files of fp32 and of variants."""
     MODEL.export(loaded, folder, 17)
-    made = {v: {name: folder / graph_file(name, v) for name in GRAPHS} for v in ("fp32", *names)}
+    made = files_of(folder, names)
     for variant in names:
         gates = PROFILE.gates_for("t3", variant)
         recipe, files = MODEL.recipes[variant], made["fp32"]
@@ -93,6 +94,11 @@ def build(folder: Path, loaded: Loaded, names: tuple[str, ...] = VARIANTS) -> di
         for name, graph in graphs.items():
             save(graph, made[variant][name], name in MODEL.external)
     return made
+
+
+def files_of(folder: Path, names: tuple[str, ...]) -> dict[str, Files]:
+    """Where build() puts them."""
+    return {v: {name: folder / graph_file(name, v) for name in GRAPHS} for v in ("fp32", *names)}
 
 
 def _parity_row(name: str, files: Files, found: Metrics) -> list[str]:
@@ -214,16 +220,12 @@ def calls(folder: Path, _: int) -> list[str]:
     """Whether the twentieth call costs what the second does."""
     loaded = MODEL.load(Source("random:0", "", seed=0))
     here = folder / "t3"
-    made = (
-        {v: {name: here / graph_file(name, v) for name in GRAPHS} for v in ("fp32", *VARIANTS)}
-        if here.exists()
-        else build(here, loaded, ("int8", "int8-fast"))
-    )
+    made = files_of(here, CALLED) if here.exists() else build(here, loaded, CALLED)
     cases = MODEL.cases(loaded.config, loaded.voices, "sequence")
     del loaded
     fed, rows = folder / "t3-cases.npz", []
     save_cases(cases, fed)
-    for name in ("fp32", "int8", "int8-fast"):
+    for name in made:
         say(f"t3: calls of {name}")
         found = probe("t3", made[name], fed, THREADS)
         m = call_metrics(found["seconds"], found["rss_mb"], found["samples"], found["given"])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+import pytest
 import torch
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file
@@ -142,3 +144,13 @@ def add_variant(release: Path, variant: str) -> dict[str, str]:
 def request(text_tokens: np.ndarray, voice: Voice, **options: float) -> dict[str, np.ndarray]:
     """The inputs of an engine, or of the reference."""
     return {"text_tokens": text_tokens, **vars(voice), **{name: np.array(value) for name, value in options.items()}}
+
+
+def authors_file(folder: str, name: str) -> Path:
+    """A file of the authors' installed package, whose own __init__ imports what is not installed."""
+    try:
+        files = metadata.files("chatterbox-tts") or []
+    except metadata.PackageNotFoundError:
+        pytest.fail("not installed: pip install --no-deps chatterbox-tts==0.1.7", pytrace=False)
+    (path,) = (f.locate() for f in files if f.name == name and f.parent.name == folder)
+    return Path(str(path))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 def write_files(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
@@ -15,3 +17,8 @@ def write_files(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
         path.write_bytes(content)
         paths.append(path)
     return paths
+
+
+def as_json(content: Mapping[str, Any]) -> bytes:
+    """A JSON file's bytes, indented."""
+    return (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode()

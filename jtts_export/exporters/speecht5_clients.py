@@ -6,7 +6,6 @@ the decoder everything said so far and the encoder's one opaque output: a graph 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import onnx_ir as ir
 
 from jtts_export.surgery import add_constant, insert, replace
 
-from .files import write_files
+from .files import as_json, write_files
 
 TOKENIZER_CONFIG = {
     "tokenizer_class": "SpeechT5Tokenizer",
@@ -32,10 +31,10 @@ def write_client_files(folder: Path, config: Mapping[str, Any], voices: Mapping[
     speakers/NAME.bin (little-endian float32 [size]). Returns the files in the order written."""
     model, vocoder = config["model"], config["vocoder"]
     contents = {
-        "config.json": _json({**model, "model_type": "speecht5"}),
-        "tokenizer.json": _json(config["tokenizer"]),
-        "tokenizer_config.json": _json({**TOKENIZER_CONFIG, "model_max_length": model["max_text_positions"]}),
-        "preprocessor_config.json": _json(
+        "config.json": as_json({**model, "model_type": "speecht5"}),
+        "tokenizer.json": as_json(config["tokenizer"]),
+        "tokenizer_config.json": as_json({**TOKENIZER_CONFIG, "model_max_length": model["max_text_positions"]}),
+        "preprocessor_config.json": as_json(
             {
                 "processor_class": "SpeechT5Processor",
                 "feature_extractor_type": "SpeechT5FeatureExtractor",
@@ -44,14 +43,10 @@ def write_client_files(folder: Path, config: Mapping[str, Any], voices: Mapping[
                 "sampling_rate": vocoder["sampling_rate"],
             }
         ),
-        "vocoder/config.json": _json({**vocoder, "model_type": "hifigan"}),
+        "vocoder/config.json": as_json({**vocoder, "model_type": "hifigan"}),
         **{f"speakers/{name}.bin": voices[name].astype("<f4").tobytes() for name in sorted(voices)},
     }
     return write_files(folder, contents)
-
-
-def _json(content: Mapping[str, Any]) -> bytes:
-    return (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode()
 
 
 def client_decoder(step: ir.Model) -> ir.Model:

@@ -19,7 +19,7 @@ from jtts_export.models.t3.config import T3Config
 from jtts_export.runtime.t3 import CONFIG
 from jtts_export.runtime.t3_text import SPACE
 
-from .files import write_files
+from .files import as_json, write_files
 
 TOKENIZER_CONFIG = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "[UNK]"}
 
@@ -29,9 +29,9 @@ def write_client_files(folder: Path, config: Mapping[str, Any], voices: Mapping[
     cond_prompt_speech_tokens, emotion_adv). Returns the files in the order written."""
     model = config["model"]
     contents = {
-        "config.json": _json({"model_type": "chatterbox", CONFIG: model}),
-        "tokenizer.json": _json(prompting(config["tokenizer"], T3Config(**model))),
-        "tokenizer_config.json": _json(TOKENIZER_CONFIG),
+        "config.json": as_json({"model_type": "chatterbox", CONFIG: model}),
+        "tokenizer.json": as_json(prompting(config["tokenizer"], T3Config(**model))),
+        "tokenizer_config.json": as_json(TOKENIZER_CONFIG),
         **{f"voices/{name}.safetensors": _voice(voices[name]) for name in sorted(voices)},
     }
     return write_files(folder, contents)
@@ -66,7 +66,3 @@ def _voice(voice: Voice) -> bytes:
             "emotion_adv": voice.exaggeration,
         }
     )
-
-
-def _json(content: Mapping[str, Any]) -> bytes:
-    return (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -46,6 +46,16 @@ def float32(value: Tensor, what: str) -> Tensor:
 def check_shape(value: Tensor, expected: Sequence[int], what: str) -> None:
     if list(value.shape) != list(expected):
         raise CheckpointError(f"{what} has shape {list(value.shape)}, expected {list(expected)}")
+
+
+def check_state(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], file: str) -> None:
+    """Raises CheckpointError unless both hold the same keys, with the same shapes."""
+    missing = [key for key in wanted if key not in found]
+    extra = [key for key in found if key not in wanted]
+    if missing or extra:
+        raise CheckpointError(f"{file}: {differences(missing, extra, 'key')}")
+    for key, value in found.items():
+        check_shape(value, wanted[key].shape, f"{file}: {key}")
 
 
 def differences(missing: list[str], extra: list[str], what: str) -> str:

@@ -12,7 +12,6 @@ import numpy as np
 
 StopReason = Literal["long_tail", "repetition", "token_repetition"]
 
-HEADS = ((12, 15), (13, 11), (9, 2))  # (layer, head): the mean of their attention is the alignment
 FORCED = 2.0**15  # a logit that every type of 16 bits or more can hold
 MOST_BACK, MOST_AHEAD = 4, 7  # tokens: a jump as far as that, or farther, is not followed
 ENDING = 3  # the last tokens of the text: end-of-text and, mostly, punctuation
@@ -47,9 +46,9 @@ class AlignmentAnalyzer:
     def apply(self, logits: np.ndarray, attention: np.ndarray, last_token: int) -> np.ndarray:
         """The guided logits f32 [vocab] with the stop token held back or forced; the array given is left unchanged.
 
-        attention: f32 [rows, text_length], the conditional row's, mean of HEADS. At the first step it has a row for
-        each start-of-speech token (the authors feed two), later one. last_token: the one fed, start-of-speech at
-        the first step.
+        attention: f32 [rows, text_length], the conditional row's, mean of its alignment heads. At the first step it
+        has a row for each start-of-speech token (the authors feed two), later one. last_token: the one fed,
+        start-of-speech at the first step.
         """
         attended = attention.copy()
         attended[:, self._steps + 1 :] = 0  # no more than a token a step can have been spoken

@@ -77,8 +77,9 @@ def validate(
         metrics, rows = compare(parity, expected, model.runner(graphs, threads, True), cases)
         variants[variant] = {"metrics": spread.relate(metrics), "rows": rows}
     timed = model.cases(loaded.config, loaded.voices, "timed")
-    purpose = "sequence" if model.steps else ""
-    utterances = model.cases(loaded.config, loaded.voices, purpose) if purpose else [timed[0], *cases, timed[-1]]
+    utterances: Sequence[Case] = [timed[0], *cases, timed[-1]]
+    if model.steps:
+        utterances = model.cases(loaded.config, loaded.voices, "sequence")
     for variant, measured in _resources(name, model, files, utterances, threads, tell).items():
         variants[variant]["metrics"] |= measured
     for variant, measured in _speeds(name, model, loaded, files, timed, threads, tell).items():

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterator
-from importlib import metadata
 from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from t3_files import authors_file
 
-from jtts_export.runtime.t3_alignment import HEADS, AlignmentAnalyzer
+from jtts_export.models.t3.config import ALIGNMENT_HEADS
+from jtts_export.runtime.t3_alignment import AlignmentAnalyzer
 
 VOCAB, START, STOP = 50, 48, 49
 CONDITIONING = 3  # positions before the text
@@ -21,11 +22,7 @@ FORCED = 2.0**15
 @pytest.fixture(scope="module")
 def authors() -> ModuleType:
     """Their module alone: the package's own __init__ imports what is not installed."""
-    try:
-        files = metadata.files("chatterbox-tts") or []
-    except metadata.PackageNotFoundError:
-        pytest.skip("chatterbox-tts is not installed (pip install --no-deps chatterbox-tts==0.1.7)")
-    (path,) = (f.locate() for f in files if f.name == "alignment_stream_analyzer.py")
+    path = authors_file("inference", "alignment_stream_analyzer.py")
     spec = importlib.util.spec_from_file_location("alignment_stream_analyzer", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -67,7 +64,7 @@ class Theirs:
         # At the first step the attention of all positions is there, later that of one.
         weights = torch.full((2, 16, rows + self.first * self.end, self.end + rows), 0.7)
         self.first = False
-        for (layer, head), attention in zip(HEADS, heads, strict=True):
+        for (layer, head), attention in zip(ALIGNMENT_HEADS, heads, strict=True):
             weights[0, head, -rows:, CONDITIONING : self.end] = torch.from_numpy(attention)
             self.backbone.layers[layer].self_attn(weights.clone())
         return self.analyzer.step(torch.from_numpy(logits.copy())[None], next_token=last_token)[0].numpy()

@@ -6,12 +6,12 @@ import ast
 import importlib.util
 import random
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from t3_files import authors_file
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from jtts_export.errors import BadInput
@@ -44,15 +44,6 @@ TEXTS = (
 CHARACTERS = (
     "ab Z .,:;!?-\u2026\u2014\u2013\u201c\u201d\u2018\u2019\u3001\uff0c\u3002\uff1f\uff01\u00a0\t\u00df\uac00\u0451"
 )
-
-
-def authors_file(folder: str, name: str) -> Path:
-    try:
-        files = metadata.files("chatterbox-tts") or []
-    except metadata.PackageNotFoundError:
-        pytest.skip("chatterbox-tts is not installed (pip install --no-deps chatterbox-tts==0.1.7)")
-    (path,) = (f.locate() for f in files if f.name == name and f.parent.name == folder)
-    return Path(str(path))
 
 
 def authors_function(path: Path, name: str) -> Callable[..., Any]:

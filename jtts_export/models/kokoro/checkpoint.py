@@ -17,7 +17,7 @@ from torch import Tensor
 
 from jtts_export.errors import CheckpointError
 from jtts_export.models.source import Source, first_line
-from jtts_export.models.tensors import check_shape, differences, float32, torch_load
+from jtts_export.models.tensors import check_shape, check_state, differences, float32, torch_load
 
 from .adain import AdaIN1d
 from .config import KokoroConfig
@@ -98,12 +98,7 @@ def _assign(model: Kokoro, found: dict[str, Tensor], file: str) -> None:
     found = {k: float32(v, f"{file}: {k}") for k, v in found.items() if not _DERIVED.fullmatch(k)}
     folded = _fold_affine(_fold_weight_norm(found, model, file), model, file)
     wanted = model.state_dict()
-    missing = [k for k in wanted if k not in folded]
-    extra = [k for k in folded if k not in wanted]
-    if missing or extra:
-        raise CheckpointError(f"{file}: {differences(missing, extra, 'key')}")
-    for key, value in folded.items():
-        check_shape(value, wanted[key].shape, f"{file}: {key}")
+    check_state(folded, wanted, file)
     model.load_state_dict(folded)
 
 

@@ -25,7 +25,7 @@ from transformers import SpeechT5Config, SpeechT5ForTextToSpeech, SpeechT5HifiGa
 from jtts_export.errors import CheckpointError
 from jtts_export.models import MODELS
 from jtts_export.models.source import Source, first_line
-from jtts_export.models.tensors import check_shape, differences, float32, torch_load
+from jtts_export.models.tensors import check_shape, check_state, float32, torch_load
 
 from .random import random_checkpoint
 from .tokenizer import character_tokenizer, read_tokenizer
@@ -240,12 +240,7 @@ def _fold_weight_norm(found: dict[str, Tensor], file: str) -> dict[str, Tensor]:
 def _assign(model: nn.Module, found: dict[str, Tensor], file: str) -> None:
     """Copy checkpoint tensors into the model; every key and shape must match."""
     wanted = {key: value for key, value in model.state_dict().items() if not _DERIVED.fullmatch(key)}
-    missing = [key for key in wanted if key not in found]
-    extra = [key for key in found if key not in wanted]
-    if missing or extra:
-        raise CheckpointError(f"{file}: {differences(missing, extra, 'key')}")
-    for key, value in found.items():
-        check_shape(value, wanted[key].shape, f"{file}: {key}")
+    check_state(found, wanted, file)
     model.load_state_dict(found, strict=False)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from jtts_export.errors import CheckpointError
 from jtts_export.models.source import Source, first_line
-from jtts_export.models.tensors import check_shape, differences, float32, torch_load
+from jtts_export.models.tensors import check_state, float32, torch_load
 from jtts_export.models.tokenizer_json import check_ids, read_tokenizer_json
 
 from .conditioning import Voice, read_voice
@@ -98,12 +98,7 @@ def _build(config: T3Config, found: dict[str, Tensor], file: str) -> T3:
     with torch.device("meta"):
         model = T3(config)
     wanted = model.state_dict()
-    missing = [key for key in wanted if key not in found]
-    extra = [key for key in found if key not in wanted]
-    if missing or extra:
-        raise CheckpointError(f"{file}: {differences(missing, extra, 'key')}")
-    for key, value in found.items():
-        check_shape(value, wanted[key].shape, f"{file}: {key}")
+    check_state(found, wanted, file)
     state = {key: float32(found.pop(key), f"{file}: {key}") for key in wanted}
     model.load_state_dict(state, assign=True)
     return model.eval().requires_grad_(False)
