@@ -53,6 +53,10 @@ class Model:
     first.
     key_value_reach: largest magnitudes in keys and values over some utterances, for recipes that hold them as int8,
     given the graphs, the utterances and a number of threads; see quantize/key_values.py.
+    feeds: what each graph is fed at one representative point of an utterance, given the graphs and a number of
+    threads: graph -> input -> array.
+    spoken: utterances of a user's own texts, by voices taken by turns.
+    metadata: what clients read in the graphs' metadata: graph -> key -> text.
     external: graphs whose weights lie in a file beside theirs.
     cases: utterances to "calibration", "search" or "validation" ends, which share none; "timed" ones, shortest
     first; a "brief" one.
@@ -74,6 +78,9 @@ class Model:
     derived: tuple[str, ...] = ()
     external: tuple[str, ...] = ()
     key_value_reach: Callable[[Graphs, Sequence[Case], int], dict[str, np.ndarray]] | None = None
+    feeds: Callable[[Graphs, Case, int], Mapping[str, Mapping[str, np.ndarray]]] | None = None
+    spoken: Callable[[Config, Voices, Sequence[str]], Sequence[Case]] | None = None
+    metadata: Callable[[Config, Voices], Mapping[str, Mapping[str, str]]] | None = None
     steps: Callable[[Mapping[str, Mapping[str, Path]], Mapping[str, Any], Case, int], dict[str, Metrics]] | None = (
         None
     )
