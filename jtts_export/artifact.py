@@ -1,14 +1,16 @@
 """The release folder: what is in it, and proof that its bytes are those that were measured.
 
-    <out>/<model>/             a release that passed
-    <out>/<model>.failed/      one that did not, kept aside to be looked at
+    <out>/<model>/                 a release that passed
+    <out>/<model>.failed/          one that did not, kept aside to be looked at
+    <out>/<model>.inconclusive/    one that the machine was too busy to judge
 
-manifest.json lists every other file with its sha256; validation.json names the sha256 of each graph file that
-was measured. Writing is atomic: a folder appears under its name only when it is whole.
+manifest.json lists every other file with its sha256, and its own in its last line; validation.json names the sha256
+of each graph file that was measured. Writing is atomic: a folder appears under its name only when it is whole.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -23,10 +25,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from .errors import GateFailed, OutsideError
 from .models.source import sha256_file
 from .store import clean_dead, files_under, writing
-from .validate.gates import FAIL, PASS
+from .validate.gates import FAIL, INCONCLUSIVE, PASS
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MANIFEST, VALIDATION = "manifest.json", "validation.json"
+_ASIDE = {PASS: "", FAIL: ".failed", INCONCLUSIVE: ".inconclusive"}
 
 
 class FileEntry(BaseModel):
@@ -39,7 +42,8 @@ class FileEntry(BaseModel):
 
 
 class Manifest(BaseModel):
-    """manifest.json: where a release comes from, how it was made, and every file of it."""
+    """manifest.json: where a release comes from, how it was made, and every file of it. seal: sha256 of the file
+    itself, with nothing in the place of the seal."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -55,11 +59,12 @@ class Manifest(BaseModel):
     versions: dict[str, str]
     machine: dict[str, Any]
     files: dict[str, FileEntry]
+    seal: str = ""
 
 
 def release_path(out: Path, model: str, verdict: str) -> Path:
     """Where a release with this verdict lies."""
-    return out / (model if verdict == PASS else f"{model}.failed")
+    return out / f"{model}{_ASIDE[verdict]}"
 
 
 def prepare(out: Path, model: str) -> None:
@@ -72,7 +77,7 @@ def prepare(out: Path, model: str) -> None:
         clean_dead(out)
         with tempfile.TemporaryDirectory(prefix=f".tmp-{os.getpid()}-", dir=out) as probe:
             (Path(probe) / "probe").write_bytes(b"-")
-        for verdict in (PASS, FAIL):
+        for verdict in _ASIDE:
             target = release_path(out, model, verdict)
             if _aside(target).exists() and not target.exists():
                 _aside(target).rename(target)
@@ -102,12 +107,22 @@ def write(out: Path, parts: Mapping[str, Path], texts: Mapping[str, str], manife
                 path.relative_to(work).as_posix(): {"sha256": sha256_file(path), "size": path.stat().st_size}
                 for path in files_under(work)
             }
-            whole = Manifest.model_validate({**manifest, "files": entries})
-            (work / MANIFEST).write_text(whole.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            (work / MANIFEST).write_text(sealed({**manifest, "files": entries}), encoding="utf-8")
             _replace(work, target)
         finally:
             shutil.rmtree(work, ignore_errors=True)
     return target
+
+
+def sealed(manifest: Mapping[str, Any]) -> str:
+    """The text of manifest.json."""
+    text = Manifest.model_validate({**manifest, "seal": ""}).model_dump_json(indent=2) + "\n"
+    empty = '"seal": ""'
+    return f'"seal": "{hashlib.sha256(text.encode()).hexdigest()}"'.join(text.rsplit(empty, 1))
+
+
+def _is_sealed(text: bytes, seal: str) -> bool:
+    return hashlib.sha256(b"".join(text.rsplit(seal.encode(), 1))).hexdigest() == seal
 
 
 def _replace(work: Path, target: Path) -> None:
@@ -125,18 +140,24 @@ def _aside(target: Path) -> Path:
 
 
 def read(release: Path) -> tuple[Manifest, dict[str, Any]]:
-    """manifest.json and validation.json. Raises OutsideError where this is no release."""
+    """manifest.json and validation.json. Raises OutsideError where this is no release, or one of another form;
+    GateFailed where manifest.json is not what was written."""
     if not (release / MANIFEST).is_file():
         raise OutsideError(f"{release} is not a release: it has no {MANIFEST}")
+    name = MANIFEST
     try:
-        manifest = Manifest.model_validate_json((release / MANIFEST).read_bytes())
+        text = (release / MANIFEST).read_bytes()
+        manifest = Manifest.model_validate_json(text)
+        name = VALIDATION
         validation = json.loads((release / VALIDATION).read_text(encoding="utf-8"))
     except (ValidationError, ValueError, OSError) as error:
-        raise OutsideError(
-            f"{release}: {MANIFEST} or {VALIDATION} is damaged: {str(error).splitlines()[0]}"
-        ) from error
+        raise OutsideError(f"{release}: {name} is damaged: {str(error).splitlines()[0]}") from error
+    if manifest.seal and not _is_sealed(text, manifest.seal):
+        raise GateFailed(f"{release}: {MANIFEST} is not what was written")
     if manifest.schema_version != SCHEMA_VERSION:
         raise OutsideError(f"{release} was written by jtts-export {manifest.tool_version}, in a form unknown here")
+    if not manifest.seal:
+        raise GateFailed(f"{release}: {MANIFEST} is not what was written: it has no seal")
     for name in manifest.files:
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name:
             raise OutsideError(f"{release}: {MANIFEST} names a file outside the release: {name}")

@@ -25,6 +25,10 @@ COLUMNS = (
 )
 
 
+ORDER = {"fail": 0, "inconclusive": 1, "pass": 2}
+VERDICTS = {"pass": "passed", "fail": "FAILED", "inconclusive": "INCONCLUSIVE, the machine was too busy"}
+
+
 def table(validation: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Header and rows: variant, those main figures that its model has, verdict."""
     variants = validation["variants"]
@@ -39,16 +43,33 @@ def table(validation: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 def gate_rows(validation: Mapping[str, Any]) -> list[list[str]]:
     """Every gate of every variant: failing first. variant, metric, value, limit, outcome."""
     rows = [
-        (g["passed"], [name, g["metric"], number(g["value"]), f"{g['op']} {g['limit']:g}", _outcome(g)])
+        (ORDER[g["outcome"]], [name, g["metric"], number(g["value"]), f"{g['op']} {g['limit']:g}", _outcome(g)])
         for name, v in validation["variants"].items()
         for g in v["gates"]
     ]
     rows += [
-        (False, [name, "no gate in the profile", "", "", "FAIL"])
+        (0, [name, "no gate in the profile", "", "", "FAIL"])
         for name, v in validation["variants"].items()
         if not v["gates"]
     ]
     return [row for _, row in sorted(rows, key=lambda r: r[0])]
+
+
+def layers(validation: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: every variant's layers, the one that adds most error first."""
+    header = ["layer", "variant", "scheme", "isolated dB", "cumulative dB", "worst channel dB", "gain error"]
+    rows = [
+        [
+            row["layer"],
+            name,
+            row["scheme"],
+            *(number(row[key], "{:.1f}") for key in ("isolated_snr_db", "cumulative_snr_db", "channel_snr_db")),
+            number(row["gain_error"], "{:.4f}"),
+        ]
+        for name, v in validation["variants"].items()
+        for row in sorted(v.get("layers", []), key=lambda row: float(row["isolated_snr_db"]))
+    ]
+    return header, rows
 
 
 def ladder_lines(variant: str, made: Mapping[str, Any]) -> list[str]:
@@ -68,7 +89,11 @@ def number(value: object, form: str = "{:.4g}") -> str:
 
 
 def _outcome(gate: Mapping[str, Any]) -> str:
-    return "pass" if gate["passed"] else "FAIL"
+    """With what is between, where that is the reason."""
+    if gate["outcome"] != "inconclusive":
+        return {"pass": "pass", "fail": "FAIL"}[gate["outcome"]]
+    between = f" ({number(gate['interval'][0])} to {number(gate['interval'][1])})" if "interval" in gate else ""
+    return f"inconclusive{between}"
 
 
 def _public(source: str) -> str:

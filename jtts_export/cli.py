@@ -25,6 +25,8 @@ _VARIANTS = {
     "fp16": "a variant with weights stored as fp16",
 }
 
+LINE, UNBROKEN = 140, 1000  # columns of a table that nobody sees on a terminal
+
 EPILOG = """\b
 Exit codes: 0 passed; 1 a bug (the traceback is in a log file); 2 usage;
 3 a gate failed; 4 the outside world (checkpoint, hub, file, disk)."""
@@ -47,6 +49,20 @@ def cli() -> None:
 
 def _as_json(command: Any) -> Any:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object to stdout.")(command)
+
+
+def _sentences(command: Any) -> Any:
+    return click.option(
+        "--sentences",
+        type=click.Path(path_type=Path),
+        help="Validate on these, one a line, and not on the built-in ones.",
+    )(command)
+
+
+def _read_sentences(path: Path | None) -> tuple[str, ...]:
+    from . import sentences
+
+    return tuple(sentences.read(path)) if path else ()
 
 
 def _export(name: str, summary: str) -> None:
@@ -81,6 +97,7 @@ def _export(name: str, summary: str) -> None:
             help="Where stage results are kept.  [default: the user's cache]",
         ),
         click.option("--force", is_flag=True, help="Run every stage again."),
+        _sentences,
         _as_json,
     ]
 
@@ -107,6 +124,7 @@ def _build(
     opset: int,
     cache: Path | None,
     force: bool,
+    sentences: Path | None,
     as_json: bool,
     **variants: bool,
 ) -> None:
@@ -124,6 +142,7 @@ def _build(
         cache=cache or default_root(),
         opset=opset,
         force=force,
+        sentences=_read_sentences(sentences),
     )
     outcome = build(job, Progress())
     _conclude(outcome.validation, outcome.release, as_json)
@@ -133,16 +152,15 @@ def _conclude(validation: dict[str, Any], release: Path, as_json: bool) -> None:
     """Print the verdict; exit 3 unless it is a pass."""
     from . import card
 
-    passed = validation["verdict"] == "pass"
+    verdict = validation["verdict"]
     if as_json:
         click.echo(json.dumps({"release": str(release), **validation}, indent=2))
     else:
-        if not passed:
-            failing = [row for row in card.gate_rows(validation) if row[-1] == "FAIL"]
-            _table(["variant", "metric", "measured", "limit", ""], failing)
+        if open_gates := [row for row in card.gate_rows(validation) if row[-1] != "pass"]:
+            _table(["variant", "metric", "measured", "limit", ""], open_gates)
         _table(*card.table(validation))
-        click.echo(f"{'passed' if passed else 'FAILED'}: {release}")
-    if not passed:
+        click.echo(f"{card.VERDICTS[verdict]}: {release}")
+    if verdict != "pass":
         sys.exit(3)
 
 
@@ -151,13 +169,14 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    last = len(header) - 1
+    prose = any(" " in row[-1] for row in rows)  # may go over several lines; figures never
     for i, title in enumerate(header):
-        prose = i == last and any(" " in row[i] for row in rows)  # may go over several lines; figures never
-        table.add_column(title, justify="left" if i == 0 or prose else "right", no_wrap=not prose)
+        wraps = prose and i == len(header) - 1
+        table.add_column(title, justify="left" if i == 0 or wraps else "right", no_wrap=not wraps)
     for row in rows:
         table.add_row(*row)
-    Console(highlight=False, width=None if sys.stdout.isatty() else 140).print(table)
+    width = LINE if prose else UNBROKEN
+    Console(highlight=False, width=None if sys.stdout.isatty() else width).print(table)
 
 
 RELEASE = click.argument("release", type=click.Path(path_type=Path))
@@ -167,8 +186,17 @@ RELEASE = click.argument("release", type=click.Path(path_type=Path))
 @RELEASE
 @click.option("--profile", help="Judge for another profile than the one it was built for.")
 @click.option("--checkpoint", help="Where the checkpoint lies now, if not where it was.")
+@click.option("--report", type=click.Path(path_type=Path), help="Write index.html, report.md and junit.xml here.")
+@_sentences
 @_as_json
-def validate(release: Path, profile: str | None, checkpoint: str | None, as_json: bool) -> None:
+def validate(
+    release: Path,
+    profile: str | None,
+    checkpoint: str | None,
+    report: Path | None,
+    sentences: Path | None,
+    as_json: bool,
+) -> None:
     """Measure a release again, from its own bytes, against its checkpoint.
 
     Checksums are verified first. The release itself is not changed.
@@ -176,19 +204,43 @@ def validate(release: Path, profile: str | None, checkpoint: str | None, as_json
     from .progress import Progress
     from .revalidate import revalidate
 
-    _conclude(revalidate(release, profile, checkpoint, Progress()), release, as_json)
+    validation = revalidate(release, profile, checkpoint, _read_sentences(sentences), report, Progress())
+    _conclude(validation, release, as_json)
+
+
+@cli.command(epilog="\b\nExample: jtts-export compare release/kokoro candidate/kokoro --report report")
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
+@click.option("--report", type=click.Path(path_type=Path), help="Write index.html, report.md and junit.xml here.")
+@_as_json
+def compare(a: Path, b: Path, report: Path | None, as_json: bool) -> None:
+    """Put two releases of a model side by side: figures, gates, and speech.
+
+    Checksums of both are verified first. What is compared is what was measured when each was made.
+    """
+    from .compare import compare
+
+    header, rows, changes = compare(a, b, report)
+    if as_json:
+        click.echo(json.dumps(changes, indent=2))
+    else:
+        _table(header, rows)
 
 
 @cli.command()
 @RELEASE
+@click.option("--layers", is_flag=True, help="List each variant's layers by the error that they add.")
 @_as_json
-def inspect(release: Path, as_json: bool) -> None:
+def inspect(release: Path, layers: bool, as_json: bool) -> None:
     """Verify a release's checksums and show what it holds: figures, gates, recipe, promotions."""
     from . import artifact, card
 
     manifest, validation = artifact.verify(release)
     if as_json:
         click.echo(json.dumps({"manifest": manifest.model_dump(), "validation": validation}, indent=2))
+        return
+    if layers:
+        _table(*card.layers(validation))
         return
     click.echo(f"{manifest.model} from {manifest.checkpoint['source']}, profile {manifest.profile['name']}")
     _table(*card.table(validation))

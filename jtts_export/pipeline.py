@@ -1,6 +1,6 @@
 """From a checkpoint to a verified release: the stages in order.
 
-    checkpoint -> export -> optimize -> quantize (each variant) -> validate -> package
+    checkpoint -> export -> optimize -> quantize (each variant) -> validate -> report -> package
                     `----> spread ------------'----------------------'
 
 Every stage but the last is cached by its inputs, and imports what it needs when it runs.
@@ -24,7 +24,8 @@ from .store import Stage, Store
 
 @dataclass(frozen=True)
 class Job:
-    """One model, from one checkpoint, in some variants, for one profile."""
+    """One model, from one checkpoint, in some variants, for one profile. sentences: to validate on, in place of the
+    built-in ones."""
 
     model: str
     checkpoint: str
@@ -34,6 +35,7 @@ class Job:
     cache: Path
     opset: int
     force: bool = False
+    sentences: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,14 +52,14 @@ def build(job: Job, progress: Progress) -> Outcome:
     info = MODELS[job.model]
     source = locate(job.checkpoint, info.files, info.companions)
     store = Store(job.cache)
-    stages = Stages(job.model, source, job.profile, job.opset, progress.step)
+    stages = Stages(job.model, source, job.profile, job.opset, job.sentences, progress.step)
 
-    def stage(name: str, inputs: Mapping[str, object], run: Callable[[Path], None]) -> Stage:
+    def stage(name: str, inputs: Mapping[str, object], run: Callable[[Path], None], force: bool = job.force) -> Stage:
         def shown(out: Path) -> None:
             with progress.stage(name):
                 run(out)
 
-        result = store.stage(name, {"model": job.model, **inputs}, shown, job.force)
+        result = store.stage(name, {"model": job.model, **inputs}, shown, force)
         if result.cached:
             progress.cached(name)
         return result
@@ -74,15 +76,23 @@ def build(job: Job, progress: Progress) -> Outcome:
             lambda out, v=variant: stages.quantize(v, exported.folder, optimized.folder, spread.folder, out),  # type: ignore[misc]
         )
     folders = {variant: result.folder for variant, result in made.items()}
-    validated = stage(
-        "validate",
-        {
-            "checkpoint": source.describe(),
-            "graphs": {variant: result.key for variant, result in made.items()},
-            "profile": job.profile.model_dump(),
-            "machine": artifact.machine(),
-        },
-        lambda out: stages.validate(folders, spread.folder, out),
-    )
-    release, validation = stages.package(exported.folder, folders, validated.folder, job.out)
+    measured = {
+        "checkpoint": source.describe(),
+        "graphs": {variant: result.key for variant, result in made.items()},
+        "profile": job.profile.model_dump(),
+        "sentences": job.sentences,
+        "machine": artifact.machine(),
+    }
+
+    def validate(force: bool) -> Stage:
+        return stage(
+            "validate", measured, lambda out: stages.validate(exported.folder, folders, spread.folder, out), force
+        )
+
+    validated = validate(job.force)
+    if validated.cached and stages.is_inconclusive(validated.folder):
+        validated = validate(force=True)
+    text = stages.validation(validated.folder)
+    reported = stage("report", {"validation": text}, lambda out: stages.report(validated.folder, out))
+    release, validation = stages.package(exported.folder, folders, validated.folder, reported.folder, job.out)
     return Outcome(release, validation)

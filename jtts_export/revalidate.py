@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,21 @@ from .progress import Progress
 from .runtime.names import released
 
 
-def revalidate(release: Path, profile: str | None, checkpoint: str | None, progress: Progress) -> dict[str, Any]:
+def revalidate(
+    release: Path,
+    profile: str | None,
+    checkpoint: str | None,
+    sentences: Sequence[str],
+    report: Path | None,
+    progress: Progress,
+) -> dict[str, Any]:
     """Verify checksums, load the checkpoint the release was made from, and validate anew.
 
-    Returns the content that a validation.json would have now; the release stays as it is. Raises GateFailed
-    where the bytes differ from the manifest, CheckpointError where the checkpoint is not the same.
+    report: a folder for what was measured and heard, if wanted. Returns the content that a validation.json would have
+    now; the release stays as it is. Raises GateFailed where the bytes differ from the manifest, CheckpointError where
+    the checkpoint is not the same.
     """
-    manifest, validation = artifact.verify(release)
+    manifest, built = artifact.verify(release)
     info = MODELS.get(manifest.model)
     if info is None:
         raise CheckpointError(f"{release} is a release of {manifest.model}, which this version does not know")
@@ -31,21 +40,28 @@ def revalidate(release: Path, profile: str | None, checkpoint: str | None, progr
 
     from .validate.gates import finite
     from .validate.measure import spread_of, validate
+    from .validate.subject import Subject
 
     model = info.load()
     files = {variant: released(release, (*model.graphs, *model.derived), variant) for variant in manifest.variants}
     with progress.stage("spread"):
         loaded = model.load(source)
         spread = spread_of(model, loaded, wanted.threads)
+    subject = Subject(manifest.model, model, loaded, files, release, wanted, spread, sentences)
     with progress.stage("validate"):
-        measured = validate(model, loaded, files, manifest.model, spread, wanted, progress.step)
+        measured = validate(subject, progress.step, report and report / "samples")
     kept = ("schema_version", "tool_version", "model", "checkpoint")
-    content = {key: validation[key] for key in kept} | {
+    content = {key: built[key] for key in kept} | {
         "profile": wanted.model_dump(),
         "machine": artifact.machine(),
         **measured,
     }
-    return finite(content)  # type: ignore[return-value]
+    validation: dict[str, Any] = finite(content)  # type: ignore[assignment]
+    if report:
+        from .report import write
+
+        write(validation, report / "samples", report)
+    return validation
 
 
 def _recorded(manifest: artifact.Manifest) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,14 +24,24 @@ if TYPE_CHECKING:
     from .validate.spread import Spread
 
 GRAPHS, SPREAD, RECIPE, CLIENTS = "graphs", "spread.json", "recipe.json", "clients"
+REPORT, SAMPLES = "report", "samples"
 UNCHANGED_DB = 90  # a rewrite may change rounding, and nothing else
 
 
 class Stages:
     """Loads the checkpoint once, when the first stage that needs it runs."""
 
-    def __init__(self, name: str, source: Source, profile: Profile, opset: int, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        source: Source,
+        profile: Profile,
+        opset: int,
+        sentences: Sequence[str],
+        tell: Callable[[str], None],
+    ) -> None:
         self.name, self.source, self.profile, self.opset, self.tell = name, source, profile, opset, tell
+        self.sentences = sentences
 
     @cached_property
     def model(self) -> Model:
@@ -115,13 +125,23 @@ class Stages:
         for name, path in graph_paths(out, whole, variant).items():
             save(whole[name], path, name in self.model.external)
 
-    def validate(self, made: Mapping[str, Path], spread: Path, out: Path) -> None:
+    def validate(self, exported: Path, made: Mapping[str, Path], spread: Path, out: Path) -> None:
         """Every variant's files against the reference and its gates."""
         from .validate.measure import validate
+        from .validate.subject import Subject
 
         names = (*self.model.graphs, *self.model.derived)
-        files = {variant: graph_paths(folder, names, variant) for variant, folder in made.items()}
-        measured = validate(self.model, self.loaded, files, self.name, _spread(spread), self.profile, self.tell)
+        subject = Subject(
+            name=self.name,
+            model=self.model,
+            loaded=self.loaded,
+            files={variant: graph_paths(folder, names, variant) for variant, folder in made.items()},
+            clients=exported / CLIENTS,
+            profile=self.profile,
+            spread=_spread(spread),
+            sentences=self.sentences,
+        )
+        measured = validate(subject, self.tell, out / REPORT / SAMPLES)
         content = {
             "schema_version": artifact.SCHEMA_VERSION,
             "tool_version": __version__,
@@ -133,21 +153,36 @@ class Stages:
         }
         _write(out / artifact.VALIDATION, content)
 
+    def validation(self, validated: Path) -> str:
+        """The text of validation.json."""
+        return (validated / artifact.VALIDATION).read_text(encoding="utf-8")
+
+    def is_inconclusive(self, validated: Path) -> bool:
+        """Whether the machine was too busy to judge."""
+        return json.loads(self.validation(validated))["verdict"] == artifact.INCONCLUSIVE
+
+    def report(self, validated: Path, out: Path) -> None:
+        """What was measured, for people and for CI."""
+        from . import report
+
+        report.write(json.loads(self.validation(validated)), validated / REPORT / SAMPLES, out / REPORT)
+
     def package(
-        self, exported: Path, made: Mapping[str, Path], validated: Path, out: Path
+        self, exported: Path, made: Mapping[str, Path], validated: Path, reported: Path, out: Path
     ) -> tuple[Path, dict[str, Any]]:
         """The release folder, from the files that were measured. Nothing is written where it is there already."""
-        text = (validated / artifact.VALIDATION).read_text(encoding="utf-8")
+        text = self.validation(validated)
         validation = json.loads(text)
         release = artifact.release_path(out, self.name, validation["verdict"])
         if artifact.is_current(release, text):
             return release, validation
-        for folder in (exported, *made.values(), validated):
+        for folder in (exported, *made.values(), validated, reported):
             check(folder)
-        clients = exported / CLIENTS
-        parts = {p.relative_to(clients).as_posix(): p for p in files_under(clients)}
+        parts = _parts(exported / CLIENTS)
         for folder in made.values():
-            parts |= {p.relative_to(folder / GRAPHS).as_posix(): p for p in files_under(folder / GRAPHS)}
+            parts |= _parts(folder / GRAPHS)
+        for folder in (validated, reported):
+            parts |= {f"{REPORT}/{name}": path for name, path in _parts(folder / REPORT).items()}
         recipes = {v: json.loads((f / RECIPE).read_text()) for v, f in made.items() if (f / RECIPE).exists()}
         manifest = {
             "schema_version": artifact.SCHEMA_VERSION,
@@ -169,6 +204,11 @@ class Stages:
 def graph_paths(folder: Path, names: Iterable[str], variant: str = "fp32") -> dict[str, Path]:
     """Graph -> file in the folder of a stage that made a variant's graphs, under the name it has in a release."""
     return {name: folder / GRAPHS / graph_file(name, variant) for name in names}
+
+
+def _parts(folder: Path) -> dict[str, Path]:
+    """Path below a folder -> file."""
+    return {path.relative_to(folder).as_posix(): path for path in files_under(folder)}
 
 
 def _spread(folder: Path) -> Spread:

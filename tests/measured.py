@@ -1,29 +1,24 @@
-"""The metrics that validation measures of a model, read off what it declares."""
+"""The metrics that validation measures of a model: as profiles/metrics.py has them, and read off what it declares."""
 
 from __future__ import annotations
 
 from jtts_export.exporters.model import Model
-
-# Of every model, whatever its taps are.
-COMMON = {
-    *("size_mb", "size_ratio_vs_fp32", "rss_peak_mb", "rtf_warm_p50", "rtf_warm_p95", "rtf_cold"),
-    *("ttfa_warm_p50_ms", "ttfa_warm_p95_ms", "ttfa_cold_ms", "speedup_vs_fp32", "speedup_vs_reference"),
-}
-AUDIO = {"parity_log_mel_l1", "parity_log_mel_ratio"}
-STEPS = {
-    *("step_ms", "step_rtf", "step_speedup_vs_fp32", "tokens_per_s", "read_gb_s", "bandwidth_ratio"),
-    *("call_first_ms", "call_later_ms", "call_slope_ms", "call_slope_margin_ms", "call_growth_ratio"),
-    *("rss_slope_mb", "rss_slope_margin_mb", "rss_growth_mb"),
-}
+from jtts_export.models import MODELS
+from jtts_export.profiles import metrics
 
 
 def metrics_of(model: Model) -> set[str]:
-    """Every metric that a gate of this model may name."""
+    """Those that every variant of this model has, fp32 too, whatever is installed."""
+    name = next(name for name, info in MODELS.items() if info.load() is model)
+    return {metric for metric in metrics.metrics_of(name) if metrics.TABLE[metric].always}
+
+
+def declared(model: Model) -> set[str]:
+    """Metrics of the taps that a model's Parity names, of its audio and of its steps, if any."""
     parity = model.parity
     return {
-        *COMMON,
-        *(AUDIO if parity.audio else ()),
-        *(STEPS if model.steps else ()),
+        *(("parity_log_mel_l1", "parity_log_mel_ratio", "audio_stoi", "audio_join_score") if parity.audio else ()),
+        *(("step_ms", "step_rtf", "tokens_per_s", "bandwidth_ratio") if model.steps else ()),
         *(f"parity_{stage.name}_snr_db" for stage in (*parity.stages, *parity.derived)),
         *(f"parity_{name}_{what}" for name in parity.distributions for what in ("kl", "top1_ratio", "max_abs")),
         *(f"{name}_equal_ratio" for name in parity.exact),

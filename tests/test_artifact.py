@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from command import contents, sha256
 
 from jtts_export import artifact
-from jtts_export.artifact import MANIFEST, VALIDATION, is_current, read, release_path, verify, write
+from jtts_export.artifact import MANIFEST, VALIDATION, is_current, read, release_path, sealed, verify, write
 from jtts_export.errors import GateFailed, OutsideError
 
 # Two graphs and one that is derived from the second; the variants fp32 and int8 of each.
@@ -112,9 +113,10 @@ def test_a_graph_added_to_release_and_manifest_was_still_not_measured(release: P
 
 
 def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """As one would who knows about the seal."""
     content = json.loads(path.read_text())
     change(content)
-    path.write_text(json.dumps(content))
+    path.write_text(sealed(content) if path.name == MANIFEST else json.dumps(content))
 
 
 def enter(release: Path, name: str) -> None:
@@ -169,6 +171,35 @@ def test_a_manifest_that_names_a_file_outside_is_refused(release: Path, name: st
     for reading in (read, verify):
         with pytest.raises(OutsideError, match="names a file outside the release"):
             reading(release)
+
+
+def test_a_changed_byte_of_any_file_is_refused_by_its_name(release: Path) -> None:
+    """Every byte of the manifest, and the ends and the middle of every other file."""
+    for name in (n for n in contents(release) if not n.endswith("/")):
+        data = (release / name).read_bytes()
+        places = range(len(data)) if name == MANIFEST else {0, len(data) // 2, len(data) - 1}
+        for place in places:
+            for bit in (1, 32):
+                changed = bytearray(data)
+                changed[place] ^= bit
+                (release / name).write_bytes(changed)
+                with pytest.raises((GateFailed, OutsideError), match=re.escape(name)):
+                    verify(release)
+        (release / name).write_bytes(data)
+    verify(release)
+
+
+def test_a_manifest_without_its_seal_is_refused(release: Path) -> None:
+    content = json.loads((release / MANIFEST).read_text())
+    del content["seal"]
+    (release / MANIFEST).write_text(json.dumps(content))
+    with pytest.raises(GateFailed, match=f"{MANIFEST} is not what was written: it has no seal"):
+        verify(release)
+
+
+@pytest.mark.parametrize("verdict", ["fail", "inconclusive"])
+def test_what_did_not_pass_never_lies_where_a_release_lies(tmp_path: Path, verdict: str) -> None:
+    assert release_path(tmp_path, "toy", verdict).name == {"fail": "toy.failed"}.get(verdict, f"toy.{verdict}")
 
 
 @pytest.mark.parametrize("version", [1, artifact.SCHEMA_VERSION + 1])

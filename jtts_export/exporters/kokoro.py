@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +15,18 @@ from jtts_export.models.kokoro.model import TAPS, Kokoro
 from jtts_export.models.kokoro.reference import Reference
 from jtts_export.models.source import Source
 from jtts_export.quantize.schemes import Recipe, Rule, StaticConv, StoredFp16, StoredInt
+from jtts_export.runtime import frontend
 from jtts_export.runtime import kokoro as runtime_kokoro
 from jtts_export.runtime.draws import NOISE_SCALE, source_noise
 from jtts_export.runtime.taps import Graphs, OnnxRunner
 from jtts_export.validate.parity import Parity, Stage
 from jtts_export.validate.runner import Case
 
-from . import kokoro_sentences, onnx
+from . import kokoro_sentences, onnx, sentences
 from .graph import Graph
 from .kokoro_clients import graph_metadata, write_client_files
-from .model import Config, Loaded, Model, Voices
+from .kokoro_sentences import Sentence
+from .model import Config, Loaded, Model, Speak, Voices
 
 GRAPH = Graph(
     name=runtime_kokoro.GRAPH,
@@ -82,7 +84,8 @@ INT8 = Recipe(
 FP16 = Recipe(rules=(Rule(pattern="*", scheme=StoredFp16()),))
 
 EXAMPLE_TOKENS = 20
-TIMED_TOKENS = (28, 150)
+TIMED_TOKENS = (20, 60, 150)
+CALL_TOKENS = (8, 40)
 BRIEF_TOKENS = 12
 # A vocabulary that knows fewer of the built-in phonemes (another language's) is given its own tokens instead.
 KNOWN_SHARE = 0.5
@@ -113,8 +116,11 @@ def export(loaded: Loaded, folder: Path, opset: int) -> None:
         "style": torch.zeros(1, 2 * cfg.style_dim),
         "speed": torch.ones(1),
     }
-    metadata = graph_metadata(loaded.config, loaded.voices)
-    onnx.export(GRAPH, _Positional(loaded.module), example, folder, opset, metadata)
+    onnx.export(GRAPH, _Positional(loaded.module), example, folder, opset, metadata(loaded)[GRAPH.name])
+
+
+def metadata(loaded: Loaded) -> dict[str, dict[str, str]]:
+    return {GRAPH.name: graph_metadata(loaded.config, loaded.voices)}
 
 
 def reference(loaded: Loaded, threads: int, noise_seed: int, double: bool) -> Reference:
@@ -123,39 +129,74 @@ def reference(loaded: Loaded, threads: int, noise_seed: int, double: bool) -> Re
 
 def cases(config: Config, voices: Voices, purpose: str) -> list[Case]:
     """Utterances for "calibration", "search" or "validation", in voices taken by turns; "timed" ones have
-    TIMED_TOKENS tokens, "brief" one BRIEF_TOKENS."""
-    if purpose in ("timed", "brief"):
-        sizes = TIMED_TOKENS if purpose == "timed" else (BRIEF_TOKENS,)
-        spoken = [kokoro_sentences.SPOKEN[:n] for n in sizes]
-    else:
-        spoken = list(getattr(kokoro_sentences, purpose.upper()))
-    names = sorted(voices)
-    turns = range(len(spoken))
-    return [_case(config["vocab"], spoken[i], names[i * len(names) // len(spoken)], voices, i) for i in turns]
+    TIMED_TOKENS tokens, a "brief" one BRIEF_TOKENS, those of a "sequence", all in one voice, some of CALL_TOKENS."""
+    said = _said(purpose, min(map(len, voices.values())))
+    names = sorted(voices)[: 1 if purpose == "sequence" else None]
+    made = []
+    for i, sentence in enumerate(said):
+        name = names[i * len(names) // len(said)]
+        case = _case(config["vocab"], sentence, name, voices[name], 0 if purpose == "sequence" else i)
+        made.append(Case(f"{sentences.LENGTHS[i]}, {case.name}", case.inputs) if purpose == "timed" else case)
+    return made
+
+
+def spoken(config: Config, voices: Voices, texts: Sequence[str]) -> list[Case]:
+    """Utterances of American English texts. Raises BadInput without the phonemes extra, and naming a text of which
+    nothing can be said."""
+    vocab = config["vocab"]
+    frontend.phonemize("a")  # of a missing extra no text should be named
+
+    def said(text: str, voice: str) -> list[tuple[str, dict[str, np.ndarray]]]:
+        rows = voices[voice]
+        pieces = frontend.split_phonemes(frontend.phonemize(text), len(rows))
+        known = [[p for p in piece if p in vocab] for piece in pieces]
+        inputs = [_inputs([vocab[p] for p in piece], rows) for piece in known if sentences.says(piece)]
+        return [(f"{feed['input_ids'].size - 2} tokens", feed) for feed in inputs]
+
+    return sentences.spoken(voices, texts, said)
 
 
 def runner(graphs: Graphs, threads: int, optimize: bool) -> OnnxRunner:
     return OnnxRunner(GRAPH.name, graphs[GRAPH.name], threads, optimize)
 
 
-def speaker(files: Mapping[str, Path], config: Config, voices: Voices, threads: int) -> Callable[[], object]:
+def feeds(graphs: Graphs, case: Case, threads: int) -> dict[str, Mapping[str, np.ndarray]]:
+    """See Model. The whole utterance is one call."""
+    return {GRAPH.name: case.inputs}
+
+
+def speaker(files: Mapping[str, Path], config: Config, voices: Voices, threads: int) -> Speak:
     runtime = runtime_kokoro.Kokoro(files, config["vocab"], voices, threads)
-    known = "".join(p for p in kokoro_sentences.SPOKEN if p in config["vocab"])
-    return lambda: next(runtime.stream(phonemes=known or next(iter(config["vocab"]))))
+    known = "".join(p for p in kokoro_sentences.SPOKEN if p in config["vocab"]) or next(iter(config["vocab"]))
+    return lambda: (speech.audio for speech in runtime.stream(phonemes=known))
 
 
-def _case(vocab: Mapping[str, int], phonemes: str, voice: str, voices: Voices, number: int) -> Case:
-    rows = voices[voice]
+def _said(purpose: str, most: int) -> list[Sentence]:
+    """Built-in utterances; those of chosen lengths have at most `most` phonemes."""
+    long = kokoro_sentences.SPOKEN
+    if purpose in ("timed", "brief", "sequence"):
+        wanted = {"timed": TIMED_TOKENS, "brief": (BRIEF_TOKENS,), "sequence": sentences.sequence(CALL_TOKENS)[0]}
+        return [Sentence("", long[:n]) for n in sentences.within(wanted[purpose], most)]
+    return list(getattr(kokoro_sentences, purpose.upper()))
+
+
+def _case(vocab: Mapping[str, int], said: Sentence, voice: str, rows: np.ndarray, seed: int) -> Case:
+    phonemes = said.phonemes
     tokens = [vocab[p] for p in phonemes[: len(rows)] if p in vocab]
     if len(tokens) < KNOWN_SHARE * min(len(phonemes), len(rows)):
         ids = sorted(set(vocab.values()))
-        tokens = [int(t) for t in np.random.default_rng(number).choice(ids, min(len(phonemes), len(rows)))]
-    inputs = {
+        tokens = [int(t) for t in np.random.default_rng(seed).choice(ids, min(len(phonemes), len(rows)))]
+    speed = f", speed {said.speed:g}" if said.speed != 1 else ""
+    return Case(f"{len(tokens)} tokens, {voice}{speed}", _inputs(tokens, rows, said.speed))
+
+
+def _inputs(tokens: Sequence[int], rows: np.ndarray, speed: float = 1.0) -> dict[str, np.ndarray]:
+    """The graph's, without padding in `tokens`; rows: a voice's styles, by number of tokens."""
+    return {
         "input_ids": np.array([[0, *tokens, 0]], np.int64),
         "style": rows[len(tokens) - 1],
-        "speed": np.ones(1, np.float32),
+        "speed": np.array([speed], np.float32),
     }
-    return Case(f"{len(tokens)} tokens, {voice}", inputs)
 
 
 MODEL = Model(
@@ -165,9 +206,12 @@ MODEL = Model(
     reference=reference,
     runner=runner,
     cases=cases,
+    spoken=spoken,
     client_files=write_client_files,
     assets=runtime_kokoro.read_assets,
     speaker=speaker,
+    feeds=feeds,
+    metadata=metadata,
     parity=PARITY,
     recipes={"int8": INT8, "fp16": FP16},
 )

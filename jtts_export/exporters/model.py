@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Config = Mapping[str, Any]
 Voices = Mapping[str, Any]  # arrays, or what else makes a model's voice
+Speak = Callable[[], "Iterator[np.ndarray]"]
 
 
 @dataclass(frozen=True)
@@ -49,18 +50,19 @@ class Model:
     client_files: writes what clients need beside the graphs into a folder; assets reads config and voices
     back from there.
     steps: of a model that speaks token by token, metrics of a step, for each variant, given its files, its engine,
-    an utterance and a number of threads; such a model has "sequence" cases too, of several lengths, the longest
-    first.
+    an utterance and a number of threads.
     key_value_reach: largest magnitudes in keys and values over some utterances, for recipes that hold them as int8,
     given the graphs, the utterances and a number of threads; see quantize/key_values.py.
     feeds: what each graph is fed at one representative point of an utterance, given the graphs and a number of
     threads: graph -> input -> array.
-    spoken: utterances of a user's own texts, by voices taken by turns.
-    metadata: what clients read in the graphs' metadata: graph -> key -> text.
+    spoken: utterances of a user's own texts, by voices taken by turns; of a long text several. Raises BadInput naming
+    a text of which nothing can be said.
+    metadata: what a checkpoint's graphs say of it to clients: graph -> key -> text.
     external: graphs whose weights lie in a file beside theirs.
-    cases: utterances to "calibration", "search" or "validation" ends, which share none; "timed" ones, shortest
-    first; a "brief" one.
-    speaker: a runtime on graph files; calling it speaks the built-in text up to the first audio.
+    cases: utterances to "calibration", "search" or "validation" ends, which share none; "timed" ones, a short, a
+    medium and a long one in this order; a "brief" one; and a "sequence" of many lengths by one voice, the longest
+    first, every sixth the same as the second.
+    speaker: a runtime on graph files; calling it streams a built-in text, chunk by chunk.
     """
 
     graphs: tuple[str, ...]
@@ -71,16 +73,16 @@ class Model:
     client_files: Callable[[Path, Config, Voices], object]
     assets: Callable[[Path], tuple[Config, Voices]]
     cases: Callable[[Config, Voices, str], Sequence[Case]]
-    speaker: Callable[[Mapping[str, Path], Config, Voices, int], Callable[[], object]]
+    spoken: Callable[[Config, Voices, Sequence[str]], Sequence[Case]]
+    speaker: Callable[[Mapping[str, Path], Config, Voices, int], Speak]
+    feeds: Callable[[Graphs, Case, int], Mapping[str, Mapping[str, np.ndarray]]]
+    metadata: Callable[[Loaded], Mapping[str, Mapping[str, str]]]
     parity: Parity
     recipes: Mapping[str, Recipe]
     derive: Callable[[Mapping[str, ir.Model]], dict[str, ir.Model]] = derive_nothing
     derived: tuple[str, ...] = ()
     external: tuple[str, ...] = ()
     key_value_reach: Callable[[Graphs, Sequence[Case], int], dict[str, np.ndarray]] | None = None
-    feeds: Callable[[Graphs, Case, int], Mapping[str, Mapping[str, np.ndarray]]] | None = None
-    spoken: Callable[[Config, Voices, Sequence[str]], Sequence[Case]] | None = None
-    metadata: Callable[[Config, Voices], Mapping[str, Mapping[str, str]]] | None = None
     steps: Callable[[Mapping[str, Mapping[str, Path]], Mapping[str, Any], Case, int], dict[str, Metrics]] | None = (
         None
     )

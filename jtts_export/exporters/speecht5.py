@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
@@ -21,12 +22,15 @@ from jtts_export.runtime.taps import Graphs
 from jtts_export.validate.parity import Parity, Stage
 from jtts_export.validate.runner import Case
 
-from . import onnx, speecht5_sentences
+from . import onnx, sentences, speecht5_sentences
 from .graph import Graph
-from .model import Config, Loaded, Model, Voices
+from .model import Config, Loaded, Model, Speak, Voices
 from .speecht5_clients import client_decoder, write_client_files
 from .speecht5_decoder import decoder_step
 from .speecht5_networks import Encoder, Vocoder
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 _AUDIO = ("parity_waveform_snr_db", "parity_log_mel_l1", "parity_log_mel_ratio")
 _MEL = ("parity_mel_snr_db", "parity_mel_reseed_margin_db")
@@ -75,8 +79,9 @@ INT8 = Recipe(
 FP16 = Recipe(rules=(Rule(pattern="*", scheme=StoredFp16()),))
 
 EXAMPLE_TOKENS, EXAMPLE_FRAMES = 20, 20
-TIMED_SECONDS = (3, 8)
+TIMED_SECONDS = (2, 4, 8)
 BRIEF_SECONDS = 1
+CALL_TENTHS = (8, 40)  # of a second
 # A vocabulary that knows fewer of the built-in characters (another alphabet's) is given its own tokens instead.
 KNOWN_SHARE = 0.5
 
@@ -111,8 +116,13 @@ def export(loaded: Loaded, folder: Path, opset: int) -> None:
     graph = Graph(VOCODER, {"spectrogram": frames}, {"waveform": {0: "samples"}}, taps={"mel": frames})
     network = Vocoder(model, vocoder)
     example = {"spectrogram": torch.zeros(EXAMPLE_FRAMES, model.config.num_mel_bins)}
-    metadata = {CONTEXT: str(network.context_frames), "sample_rate": str(vocoder.config.sampling_rate)}
-    onnx.export(graph, onnx.Scoped(vocoder=network), example, folder, opset, metadata)
+    onnx.export(graph, onnx.Scoped(vocoder=network), example, folder, opset, metadata(loaded)[VOCODER])
+
+
+def metadata(loaded: Loaded) -> dict[str, dict[str, str]]:
+    model, vocoder = loaded.module.model, loaded.module.vocoder
+    context = Vocoder(model, vocoder).context_frames
+    return {VOCODER: {CONTEXT: str(context), "sample_rate": str(vocoder.config.sampling_rate)}}
 
 
 def derive(graphs: Mapping[str, ir.Model]) -> dict[str, ir.Model]:
@@ -129,37 +139,64 @@ def runner(graphs: Graphs, threads: int, optimize: bool) -> SpeechT5Runner:
 
 def cases(config: Config, voices: Voices, purpose: str) -> list[Case]:
     """Utterances for "calibration", "search" or "validation", by speakers taken by turns; "timed" ones last
-    TIMED_SECONDS, a "brief" one BRIEF_SECONDS, whatever the checkpoint would say."""
-    seconds: tuple[float, ...] = ()
-    if purpose in ("timed", "brief"):
-        seconds = TIMED_SECONDS if purpose == "timed" else (BRIEF_SECONDS,)
-        texts = [speecht5_sentences.LONG[: int(s * speecht5_sentences.CHARACTERS_PER_SECOND)] for s in seconds]
-    else:
-        texts = list(getattr(speecht5_sentences, purpose.upper()))
-    names = sorted(voices)
-    made = []
+    TIMED_SECONDS, a "brief" one BRIEF_SECONDS, and those of a "sequence", all by one speaker, some of CALL_TENTHS,
+    whatever the checkpoint would say."""
+    seconds = _seconds(purpose)
+    texts = [speecht5_sentences.LONG[: int(s * speecht5_sentences.CHARACTERS_PER_SECOND)] for s in seconds]
+    texts = texts or list(getattr(speecht5_sentences, purpose.upper()))
+    steps = [_steps(config, s) for s in seconds]
+    steps = steps and sentences.within(steps, config["model"]["max_speech_positions"])
+    names = sorted(voices)[: 1 if purpose == "sequence" else None]
+    tokenizer, made = _tokenizer(config), []
     for i, text in enumerate(texts):
         name = names[i * len(names) // len(texts)]
-        inputs = {"input_ids": _tokens(config, text, i), "speaker_embeddings": voices[name][None]}
-        label = f"{inputs['input_ids'].shape[1]} tokens, {name}"
-        if seconds:
-            steps = min(_steps(config, seconds[i]), config["model"]["max_speech_positions"])
-            inputs |= {"min_steps": np.array(steps), "max_steps": np.array(steps)}
-            label = f"{seconds[i]} s, {label}"
-        made.append(Case(label, inputs))
+        tokens = _tokens(config["model"], tokenizer, text, 0 if purpose == "sequence" else i)
+        inputs = {"input_ids": tokens, "speaker_embeddings": voices[name][None]}
+        label = f"{tokens.shape[1]} tokens, {name}"
+        if steps:
+            inputs |= {"min_steps": np.array(steps[i]), "max_steps": np.array(steps[i])}
+            label = f"{seconds[i]:g} s, {label}"
+        made.append(Case(f"{sentences.LENGTHS[i]}, {label}" if purpose == "timed" else label, inputs))
     return made
 
 
-def _tokens(config: Config, text: str, number: int) -> np.ndarray:
-    """A text's tokens; of another alphabet's vocabulary, as many tokens at random."""
+def spoken(config: Config, voices: Voices, texts: Sequence[str]) -> list[Case]:
+    """Utterances of texts, for as long as the checkpoint speaks. Raises BadInput naming a text of which nothing can
+    be said."""
+    tokenizer, most = _tokenizer(config), config["model"]["max_text_positions"]
+
+    def said(text: str, voice: str) -> list[tuple[str, dict[str, np.ndarray]]]:
+        pieces = sentences.pieces(text, lambda piece: len(tokenizer.encode(piece).ids), most)
+        made = [tokenizer.encode(piece).ids for piece in pieces]
+        speaker = voices[voice][None]
+        return [
+            (f"{len(ids)} tokens", {"input_ids": np.array([ids], np.int64), "speaker_embeddings": speaker})
+            for ids in made
+            if sentences.says(map(tokenizer.id_to_token, ids))
+        ]
+
+    return sentences.spoken(voices, texts, said)
+
+
+def _seconds(purpose: str) -> tuple[float, ...]:
+    """How long utterances for a purpose last; nothing where their texts say it."""
+    if purpose == "sequence":
+        return tuple(tenths / 10 for tenths in sentences.sequence(CALL_TENTHS)[0])
+    return {"timed": TIMED_SECONDS, "brief": (BRIEF_SECONDS,)}.get(purpose, ())
+
+
+def _tokenizer(config: Config) -> Tokenizer:
     from tokenizers import Tokenizer
 
-    model = config["model"]
-    tokenizer = Tokenizer.from_str(json.dumps(config["tokenizer"]))
+    return Tokenizer.from_str(json.dumps(config["tokenizer"]))
+
+
+def _tokens(model: Config, tokenizer: Tokenizer, text: str, seed: int) -> np.ndarray:
+    """A text's tokens; of another alphabet's vocabulary, as many tokens at random."""
     ids, unknown = tokenizer.encode(text).ids, tokenizer.token_to_id("<unk>")
     if sum(i != unknown for i in ids) < KNOWN_SHARE * len(text):  # unknown characters in a row are one token
         letters = [i for t, i in tokenizer.get_vocab().items() if not t.startswith("<")]
-        ids = [*np.random.default_rng(number).choice(sorted(letters), len(text)).tolist(), model["eos_token_id"]]
+        ids = [*np.random.default_rng(seed).choice(sorted(letters), len(text)).tolist(), model["eos_token_id"]]
     return np.array([ids[-model["max_text_positions"] :]], np.int64)
 
 
@@ -168,9 +205,14 @@ def _steps(config: Config, seconds: float) -> int:
     return round(seconds * config["vocoder"]["sampling_rate"] / hop / config["model"]["reduction_factor"])
 
 
-def speaker(files: Mapping[str, Path], config: Config, voices: Voices, threads: int) -> Callable[[], object]:
+def feeds(graphs: Graphs, case: Case, threads: int) -> dict[str, dict[str, np.ndarray]]:
+    """See Model. The decoder is half-way through the utterance."""
+    return SpeechT5Runner(graphs, threads).feeds(case.inputs)
+
+
+def speaker(files: Mapping[str, Path], config: Config, voices: Voices, threads: int) -> Speak:
     engine, (*_, case) = Engine(files, threads), cases(config, voices, "timed")
-    return lambda: next(engine.stream(case.inputs))
+    return lambda: engine.stream(case.inputs)
 
 
 MODEL = Model(
@@ -182,9 +224,12 @@ MODEL = Model(
     reference=reference,
     runner=runner,
     cases=cases,
+    spoken=spoken,
     client_files=write_client_files,
     assets=read_assets,
     speaker=speaker,
+    feeds=feeds,
+    metadata=metadata,
     parity=PARITY,
     recipes={"int8": INT8, "fp16": FP16},
 )

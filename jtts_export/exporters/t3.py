@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +18,7 @@ from jtts_export.errors import CheckpointError
 from jtts_export.models.source import Source
 from jtts_export.models.t3 import checkpoint
 from jtts_export.models.t3.checkpoint import Checkpoint
+from jtts_export.models.t3.conditioning import Voice
 from jtts_export.models.t3.config import T3Config
 from jtts_export.models.t3.reference import Reference
 from jtts_export.quantize.schemes import (
@@ -34,6 +35,7 @@ from jtts_export.runtime.t3 import (
     EMBED,
     GRAPHS,
     LANGUAGE_MODEL,
+    MAX_TOKENS,
     TOKENS_PER_SECOND,
     Engine,
     read_assets,
@@ -46,12 +48,13 @@ from jtts_export.validate.parity import Metrics, Parity, Stage
 from jtts_export.validate.runner import Case
 from jtts_export.validate.steps import STEPS, Feed, step_times
 
-from . import onnx, t3_sentences
+from . import onnx, sentences, t3_sentences
 from .graph import Graph
-from .model import Config, Loaded, Model, Voices
+from .model import Config, Loaded, Model, Speak, Voices
 from .t3_clients import write_client_files
 from .t3_language_model import language_model
 from .t3_networks import Conditioning, embed_tokens
+from .t3_sentences import Utterance
 
 PARITY = Parity(
     stages=(
@@ -89,11 +92,10 @@ RECIPES = {
 }
 
 EXAMPLE_TOKENS = 5
-JUDGED_TOKENS, SEARCHED_TOKENS = 40, 20
-TIMED_SECONDS = (1, 3)
+TIMED_TOKENS = (15, 30, 55)
 STEP_POSITION = 60
-CALLS, CALL_TOKENS = 20, (15, 60)
-BRIEF_SECONDS = 1
+CALL_TOKENS, CALL_CHARACTERS = (8, 30), (20, len(t3_sentences.LONG))
+BRIEF_TOKENS = 25
 KNOWN_SHARE = 0.5  # a vocabulary that knows less of a built-in text is given tokens at random
 
 
@@ -122,9 +124,13 @@ def export(loaded: Loaded, folder: Path, opset: int) -> None:
     }
     onnx.export(graph, onnx.Scoped(cond_enc=Conditioning(found.model)), example, folder, opset)
     embed = embed_tokens(found.model, opset)
-    embed.metadata_props[CONFIG] = json.dumps(asdict(config))
+    embed.metadata_props.update(metadata(loaded)[EMBED])
     onnx.save(embed, folder / f"{EMBED}.onnx")
     onnx.save(language_model(found.model, opset), folder / f"{LANGUAGE_MODEL}.onnx", external=True)
+
+
+def metadata(loaded: Loaded) -> dict[str, dict[str, str]]:
+    return {EMBED: {CONFIG: json.dumps(asdict(loaded.module.config))}}
 
 
 def reference(loaded: Loaded, threads: int, _: int, double: bool) -> Reference:
@@ -137,45 +143,82 @@ def runner(graphs: Graphs, threads: int, _: bool) -> T3Runner:
 
 def cases(config: Config, voices: Voices, purpose: str) -> list[Case]:
     """Texts for "calibration", "search" or "validation", by voices taken by turns, spoken for some tokens; "timed"
-    ones last TIMED_SECONDS, a "brief" one BRIEF_SECONDS, and CALLS of a "sequence" some of CALL_TOKENS, whatever the
+    ones have TIMED_TOKENS, a "brief" one BRIEF_TOKENS, and those of a "sequence" some of CALL_TOKENS, whatever the
     checkpoint would say."""
     names = sorted(voices)[: 1 if purpose == "sequence" else None]  # another voice's first call is a first call
     model = T3Config(**config["model"])
     tokenizer = Tokenizer.from_str(json.dumps(config["tokenizer"]))
-    made = []
-    for i, (text, count) in enumerate(_spoken(purpose)):
+    said, made = _said(purpose), []
+    counts = sentences.within([utterance.tokens for utterance in said], model.max_speech_tokens)
+    for i, (utterance, count) in enumerate(zip(said, counts, strict=True)):
         name = names[i % len(names)]
-        tokens = _tokens(model, tokenizer, text, i)
-        most = np.array(min(count, model.max_speech_tokens))
-        inputs = {"text_tokens": tokens, **vars(voices[name]), "min_tokens": most, "max_tokens": most}
-        made.append(Case(f"{tokens.shape[1]} text tokens, {count} speech tokens, {name}", inputs))
+        ids = _tokens(model, tokenizer, utterance.text, 0 if purpose == "sequence" else i)
+        case = _case(model, ids, name, voices[name], count, utterance)
+        made.append(Case(f"{sentences.LENGTHS[i]}, {case.name}", case.inputs) if purpose == "timed" else case)
     return made
 
 
-def _spoken(purpose: str) -> list[tuple[str, int]]:
-    """Texts, and for how many tokens each is spoken."""
+def spoken(config: Config, voices: Voices, texts: Sequence[str]) -> list[Case]:
+    """Utterances of English texts, as many tokens as their length asks for, at most MAX_TOKENS. Raises BadInput
+    naming a text of which nothing can be said."""
+    model = T3Config(**config["model"])
+    tokenizer = Tokenizer.from_str(json.dumps(config["tokenizer"]))
+
+    def said(text: str, voice: str) -> list[tuple[str, Mapping[str, np.ndarray]]]:
+        pieces = sentences.pieces(text, lambda p: len(_ids(model, tokenizer, p)), model.text_positions - 2)
+        made = []
+        for piece in pieces:
+            ids = _ids(model, tokenizer, piece)
+            if sentences.says(map(tokenizer.id_to_token, ids)):
+                wanted = max(1, len(piece) * TOKENS_PER_SECOND // t3_sentences.CHARACTERS_PER_SECOND)
+                count = min(wanted, MAX_TOKENS, model.max_speech_tokens)
+                case = _case(model, ids, voice, voices[voice], count, Utterance(piece, count))
+                made.append((f"{len(ids) + 2} text tokens, {count} speech tokens", case.inputs))
+        return made
+
+    return sentences.spoken(voices, texts, said)
+
+
+def _said(purpose: str) -> list[Utterance]:
     long = t3_sentences.LONG
     if purpose == "sequence":
-        random = np.random.default_rng(0)
-        counts = random.integers(*CALL_TOKENS, CALLS).tolist()
-        counts[0] = max(counts)  # so that what grows after it is none of its buffers
-        return [(long[:n], count) for n, count in zip([len(long), *random.integers(20, len(long), CALLS - 1)], counts,
-                                                      strict=True)]  # fmt: skip
+        sizes = zip(*sentences.sequence(CALL_CHARACTERS, CALL_TOKENS), strict=True)
+        return [Utterance(long[:characters], tokens) for characters, tokens in sizes]
     if purpose in ("timed", "brief"):
-        seconds = TIMED_SECONDS if purpose == "timed" else (BRIEF_SECONDS,)
-        return [(long[: s * t3_sentences.CHARACTERS_PER_SECOND], s * TOKENS_PER_SECOND) for s in seconds]
-    count = JUDGED_TOKENS if purpose == "validation" else SEARCHED_TOKENS
-    return [(text, count) for text in getattr(t3_sentences, purpose.upper())]
+        counts = TIMED_TOKENS if purpose == "timed" else (BRIEF_TOKENS,)
+        return [Utterance(long[: n * t3_sentences.CHARACTERS_PER_SECOND // TOKENS_PER_SECOND], n) for n in counts]
+    return list(getattr(t3_sentences, purpose.upper()))
 
 
-def _tokens(config: T3Config, tokenizer: Tokenizer, text: str, number: int) -> np.ndarray:
-    """A text's tokens, start and stop included."""
-    ids = encode(tokenizer, normalize(text), "en" if config.is_multilingual else None)
-    unknown = tokenizer.token_to_id("[UNK]")
+def _case(config: T3Config, ids: Sequence[int], name: str, voice: Voice, count: int, utterance: Utterance) -> Case:
+    """ids: of the text, without start and stop. The speech has `count` tokens, neither fewer nor more."""
+    inputs = {
+        "text_tokens": np.array([[config.start_text, *ids, config.stop_text]], np.int64),
+        **vars(voice),
+        "min_tokens": np.array(count),
+        "max_tokens": np.array(count),
+    }
+    label = f"{len(ids) + 2} text tokens, {count} speech tokens, {name}"
+    if utterance.exaggeration is not None:
+        inputs["exaggeration"] = np.array([utterance.exaggeration], np.float32)
+        label += f", exaggeration {utterance.exaggeration:g}"
+    if utterance.cfg_weight is not None:
+        inputs["cfg_weight"] = np.array(utterance.cfg_weight)
+        label += f", cfg_weight {utterance.cfg_weight:g}"
+    return Case(label, inputs)
+
+
+def _tokens(config: T3Config, tokenizer: Tokenizer, text: str, seed: int) -> list[int]:
+    """A text's tokens, without start and stop; of another alphabet's vocabulary, as many tokens at random."""
+    ids, unknown = _ids(config, tokenizer, text), tokenizer.token_to_id("[UNK]")
     if sum(i != unknown for i in ids) < KNOWN_SHARE * len(ids):
-        ids = np.random.default_rng(number).integers(1, config.text_vocab, len(text)).tolist()
-    ids = ids[: config.text_positions - 2]
-    return np.array([[config.start_text, *ids, config.stop_text]], np.int64)
+        ids = np.random.default_rng(seed).integers(1, config.text_vocab, len(text)).tolist()
+    return ids[: config.text_positions - 2]
+
+
+def _ids(config: T3Config, tokenizer: Tokenizer, text: str) -> list[int]:
+    multilingual = config.is_multilingual
+    return encode(tokenizer, normalize(text, multilingual), "en" if multilingual else None)
 
 
 def key_value_reach(files: Graphs, utterances: Sequence[Case], threads: int) -> dict[str, np.ndarray]:
@@ -189,6 +232,11 @@ def key_value_reach(files: Graphs, utterances: Sequence[Case], threads: int) -> 
             reach = begun.key_values.reach(begun.positions + spoken - 1)
         found = {name: np.maximum(value, found.get(name, 0)) for name, value in reach.items()}
     return found
+
+
+def feeds(graphs: Graphs, case: Case, threads: int) -> dict[str, dict[str, np.ndarray]]:
+    """See Model. The language model takes the prompt and the speech behind it at once."""
+    return T3Runner(graphs, threads).feeds(case.inputs)
 
 
 def steps(
@@ -241,9 +289,9 @@ def weight_bytes(graph: Path) -> int:
     return sum(weights.values())
 
 
-def speaker(files: Mapping[str, Path], config: Config, voices: Voices, threads: int) -> Callable[[], object]:
+def speaker(files: Mapping[str, Path], config: Config, voices: Voices, threads: int) -> Speak:
     engine, (*_, case) = Engine(files, threads), cases(config, voices, "timed")
-    return lambda: next(engine.tokens(case.inputs))
+    return lambda: engine.stream(case.inputs)
 
 
 MODEL = Model(
@@ -254,11 +302,14 @@ MODEL = Model(
     reference=reference,
     runner=runner,
     cases=cases,
+    spoken=spoken,
     client_files=write_client_files,
     assets=read_assets,
     speaker=speaker,
+    metadata=metadata,
     steps=steps,
     key_value_reach=key_value_reach,
+    feeds=feeds,
     parity=PARITY,
     recipes=RECIPES,
 )

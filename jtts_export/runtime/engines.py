@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,10 +11,15 @@ import numpy as np
 
 
 class Engine(Protocol):
-    """A variant's graphs, loaded: tensors in, audio out."""
+    """A variant's graphs, loaded: tensors in, audio (or tokens, of a model that makes those) out. Threads may share
+    it."""
 
     def speak(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """One utterance, float32 [samples]."""
+        """One utterance, float32 [samples] or int64 [tokens]."""
+        ...
+
+    def stream(self, inputs: Mapping[str, np.ndarray]) -> Iterator[np.ndarray]:
+        """The same in pieces, as they are made."""
         ...
 
 

@@ -46,6 +46,10 @@ class Engine:
         (waveform,) = self._session.run(["waveform"], dict(inputs))
         return waveform[0]
 
+    def stream(self, inputs: Mapping[str, np.ndarray]) -> Iterator[np.ndarray]:
+        """The same: one pass is one piece."""
+        yield self.speak(inputs)
+
 
 class Kokoro:
     """One graph, its vocabulary and its voices. Loading takes a second; keep and reuse the object."""

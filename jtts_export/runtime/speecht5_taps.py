@@ -67,6 +67,23 @@ class SpeechT5Runner:
             todo += [_NEEDS[graph]] if _NEEDS[graph] else []
         return found
 
+    def feeds(self, inputs: Arrays) -> dict[str, dict[str, np.ndarray]]:
+        """What each graph takes: encoder and vocoder the whole utterance, the decoder the step in its middle."""
+        made = self.taps(inputs, ["encoder_outputs", "spectrogram", "steps"])
+        decoder = self._decoders[DECODER]
+        assert isinstance(decoder, Decoder)
+        feed = {n: np.zeros((1, decoder.heads, 0, decoder.head_size), np.float32) for n in decoder.caches}
+        feed |= unpack(made["encoder_outputs"], decoder.heads, decoder.head_size)
+        feed |= {n: inputs[n] for n in ("speaker_embeddings", "prenet_mask") if n in inputs}
+        feed |= {"frame": np.zeros((1, decoder.mels), np.float32), "position": np.zeros(1, np.int32)}
+        present = [n.replace("past_key_values", "present") for n in decoder.caches]
+        for number in range(int(made["steps"][0]) // 2):
+            spectrum, *caches = decoder.session.run(["spectrum", *present], feed)
+            feed |= dict(zip(decoder.caches, caches, strict=True))
+            feed |= {"frame": spectrum[-1:], "position": np.array([number + 1], np.int32)}
+        ids = {"input_ids": inputs["input_ids"]}
+        return {ENCODER: ids, DECODER: feed, VOCODER: {"spectrogram": made["spectrogram"]}}
+
     def _tap(self, name: str, inputs: Arrays, forced: Arrays) -> np.ndarray:
         if name in forced:
             return forced[name]

@@ -105,6 +105,10 @@ class Engine:
         """One utterance, int64 [tokens]."""
         return np.fromiter(self.tokens(inputs), np.int64)
 
+    def stream(self, inputs: Mapping[str, np.ndarray]) -> Iterator[np.ndarray]:
+        """The same in pieces of one token, as tokens()."""
+        return (np.array([token]) for token in self.tokens(inputs))
+
     def tokens(self, inputs: Mapping[str, np.ndarray]) -> Iterator[int]:
         """The same one by one. Raises BadInput for inputs that the checkpoint has no positions for."""
         request = self.request(inputs)

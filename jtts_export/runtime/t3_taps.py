@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .t3 import Engine
+from .t3 import CONDITIONING, EMBED, LANGUAGE_MODEL, NO_TEXT, Engine
 from .t3_generation import follow, greedy
 from .t3_sampling import guide
 from .taps import Arrays, Graphs
@@ -31,6 +31,39 @@ class T3Runner:
         """Tensors by the names in TAPS. `tokens` can be forced."""
         forced = forced or {}
         return {name: forced[name] if name in forced else self._tap(name, inputs, forced) for name in wanted}
+
+    def feeds(self, inputs: Arrays) -> dict[str, dict[str, np.ndarray]]:
+        """What each graph takes: the prompt's tokens, and the whole prompt with the speech behind it."""
+        engine, config = self._engine, self._engine.config
+        exaggeration = inputs["exaggeration"].astype(np.float32)
+        prompt, starts = inputs["cond_prompt_speech_tokens"], np.full((1, 2), config.start_speech)
+        text = np.concatenate([inputs["text_tokens"], starts], 1)
+        places = np.concatenate([np.arange(text.shape[1] - 2), [0, 0]])[None]
+        speech = engine.speak(inputs)[:, None]  # a column: a token alone in its row is one of speech
+        emotion = np.array([[config.exaggeration_token, NO_TEXT]])
+        parts = [
+            engine.condition(inputs),
+            engine.embed(emotion, np.zeros((1, 2), int), float(exaggeration[0]))[:, :1],
+            engine.embed(text, places),
+            engine.embed(speech, np.arange(1, len(speech) + 1)[:, None]).swapaxes(0, 1),
+        ]
+        embeds = np.concatenate(parts, 1)
+        none = np.zeros((1, config.heads, 0, config.head_size), np.float32)
+        past = {f"past_key_values.{i}.{part}": none for i in range(config.layers) for part in ("key", "value")}
+        rows = engine.embed(prompt.T, np.arange(prompt.size)[:, None]).swapaxes(0, 1)
+        return {
+            CONDITIONING: {"speaker_emb": inputs["speaker_emb"], "cond_prompt_speech_emb": rows},
+            EMBED: {
+                "input_ids": np.concatenate([emotion[:, :1], text], 1),
+                "position_ids": np.concatenate([[[0]], places], 1),
+                "exaggeration": exaggeration,
+            },
+            LANGUAGE_MODEL: {
+                "inputs_embeds": embeds,
+                "attention_mask": np.ones(embeds.shape[:2], np.int64),
+                **past,
+            },
+        }
 
     def _tap(self, name: str, inputs: Arrays, forced: Arrays) -> np.ndarray:
         if name == "cond_emb":

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.stats import t
 
 CONFIDENCE = 0.95
+WARM = 1.1  # times the usual: a call that is no slower is not warming up
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,19 @@ def slope(values: Sequence[float], *lengths: Sequence[float]) -> Slope:
     variance = float(((y - design @ fitted) ** 2).sum()) / freedom
     error = np.sqrt(variance * np.linalg.pinv(design.T @ design)[1, 1])
     return Slope(float(fitted[1]), float(t.ppf((1 + CONFIDENCE) / 2, freedom) * error))
+
+
+def repeat_metrics(seconds: Sequence[float], audio_s: float) -> dict[str, float]:
+    """Of one call again and again from a cold start. audio_s: what each one made."""
+    later = np.asarray(seconds[1:])
+    usual = float(np.median(later))
+    warm = [i for i, taken in enumerate(seconds) if taken <= WARM * usual]
+    return {
+        "warmup_ratio": seconds[0] / usual,
+        "warmup_calls": float(warm[0]),
+        "rtf_sequential_std": float((later / audio_s).std()),
+        "rtf_sequential_range": float(np.ptp(later / audio_s)),
+    }
 
 
 def call_metrics(seconds: Sequence[float], rss_mb: Sequence[float], *lengths: Sequence[float]) -> dict[str, float]:

@@ -7,23 +7,45 @@ from collections.abc import Mapping, Sequence
 
 from jtts_export.profiles.schema import Gate
 
-PASS, FAIL = "pass", "fail"
+PASS, FAIL, INCONCLUSIVE = "pass", "fail", "inconclusive"
+
+Interval = tuple[float, float]
 
 
-def judge(gates: Sequence[Gate], metrics: Mapping[str, float]) -> dict:
-    """`verdict`, and `gates` with the measured values. A metric that was not measured fails its gate, and so
-    does a variant without any gate: nothing passes because nobody looked."""
-    rows = [
-        {
-            "metric": gate.metric,
-            "op": gate.op,
-            "limit": gate.limit,
-            "value": metrics.get(gate.metric),
-            "passed": gate.passes(metrics),
-        }
-        for gate in gates
-    ]
-    return {"verdict": PASS if rows and all(r["passed"] for r in rows) else FAIL, "gates": rows}
+def judge(
+    gates: Sequence[Gate],
+    metrics: Mapping[str, float],
+    intervals: Mapping[str, Interval] | None = None,
+    disturbed: Sequence[str] = (),
+) -> dict:
+    """`verdict`, and `gates` with the measured values and their outcomes.
+
+    A metric that was not measured fails its gate, and so does a variant without any gate: nothing passes because
+    nobody looked. intervals: of metrics, between which values the true one lies: a gate that one end passes and the
+    other fails is inconclusive. disturbed: metrics that were measured while others kept the machine busy: they may
+    pass, for others only make it slower, and are inconclusive where they do not.
+    """
+    rows, outcomes = [], []
+    for gate in gates:
+        row = {"metric": gate.metric, "op": gate.op, "limit": gate.limit, "value": metrics.get(gate.metric)}
+        ends = (intervals or {}).get(gate.metric)
+        outcome = _outcome(gate, metrics, ends)
+        if outcome == FAIL and gate.metric in disturbed and gate.metric in metrics:
+            outcome = INCONCLUSIVE
+        between = {"interval": list(ends)} if ends else {}
+        rows.append({**row, **between, "outcome": outcome, "passed": outcome == PASS})
+        outcomes.append(outcome)
+    return {"verdict": verdict_of(outcomes), "gates": rows}
+
+
+def _outcome(gate: Gate, metrics: Mapping[str, float], ends: Interval | None) -> str:
+    passes = {gate.passes({gate.metric: end}) for end in ends} if ends else {gate.passes(metrics)}
+    return INCONCLUSIVE if len(passes) > 1 else PASS if passes.pop() else FAIL
+
+
+def verdict_of(outcomes: Sequence[str]) -> str:
+    """Of gates, or of variants: a failure decides, then what is inconclusive."""
+    return next((bad for bad in (FAIL, INCONCLUSIVE) if bad in outcomes), PASS if outcomes else FAIL)
 
 
 def finite(value: object) -> object:

@@ -1,10 +1,13 @@
-"""A fresh process that loads a variant's graphs and speaks: cold times and peak memory, in nobody else's company.
+"""A fresh process that loads a variant's graphs and speaks: cold times, call after call, and memory, in nobody else's
+company.
 
     python -m jtts_export.validate.probe MODEL '{"GRAPH": "FILE.onnx"}' CASES.npz THREADS
 
-prints one line of JSON: load_ms, first_ms (load and the first of the cases), rss_peak_mb after all of them, and case
-by case how long it took (seconds), how much was given (elements of its inputs) and spoken (samples, or tokens of a
-model that makes those), and the resident memory after it (rss_mb).
+prints one line of JSON. The first case is spoken REPEATS times; then every other one; then the first once more, by
+several threads. load_ms; first_audio_ms, from the start to its first chunk; repeated and calls: how long each took
+(seconds), how much was given (elements of its inputs) and spoken (samples, or tokens of a model that makes those),
+and the resident memory after it (rss_mb); rss_peak_mb after all of these; concurrent: for each number of requests at
+a time, seconds from the first to the last of them, rounds by turns, and the slowest one's.
 """
 
 from __future__ import annotations
@@ -14,14 +17,24 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from jtts_export.runtime.engines import Engine
+
     from .runner import Case
+
+REPEATS = 10
+AT_A_TIME = (1, 2, 4)
+REQUESTS = max(AT_A_TIME)
+CONCURRENT_ROUNDS = 2
+
+Inputs = Mapping[str, np.ndarray]
 
 
 def save_cases(cases: Sequence[Case], path: Path) -> None:
@@ -48,27 +61,66 @@ def main(model: str, files: str, cases: str, threads: str) -> None:
 
     speaking = engine(model, {name: Path(path) for name, path in json.loads(files).items()}, int(threads))
     opened = time.perf_counter()
-    grouped: dict[str, dict[str, np.ndarray]] = {}
-    for key, array in np.load(cases).items():
-        case, _, name = key.partition("/")
-        grouped.setdefault(case, {})[name] = array
-    rows = []
-    for feed in grouped.values():
-        called = time.perf_counter()
-        audio = speaking.speak(feed)
-        given = sum(array.size for array in feed.values())
-        rows.append((time.perf_counter() - called, given, len(audio), rss_mb("VmRSS")))
-    seconds, elements, samples, rss = zip(*rows, strict=True)
+    first, *others = _grouped(Path(cases))
+    begun = time.perf_counter()
+    stream = speaking.stream(first)
+    chunks = [next(stream)]
+    heard = time.perf_counter()
+    chunks += stream
+    cold = _row(first, sum(map(len, chunks)), time.perf_counter() - begun)
     result = {
         "load_ms": 1e3 * (opened - start),
-        "first_ms": 1e3 * (opened - start + seconds[0]),
+        "first_audio_ms": 1e3 * (opened - start + heard - begun),
+        "repeated": _columns([cold, *_spoken(speaking, [first] * (REPEATS - 1))]),
+        "calls": _columns(_spoken(speaking, others)),
         "rss_peak_mb": rss_mb("VmHWM"),
-        "seconds": seconds,
-        "given": elements,
-        "samples": samples,
-        "rss_mb": rss,
+        "concurrent": _concurrent(speaking, first),
     }
     print(json.dumps(result))
+
+
+def _grouped(path: Path) -> list[dict[str, np.ndarray]]:
+    grouped: dict[str, dict[str, np.ndarray]] = {}
+    for key, array in np.load(path).items():
+        case, _, name = key.partition("/")
+        grouped.setdefault(case, {})[name] = array
+    return list(grouped.values())
+
+
+def _spoken(engine: Engine, feeds: Iterable[Inputs]) -> list[dict[str, float]]:
+    rows = []
+    for feed in feeds:
+        called = time.perf_counter()
+        made = len(engine.speak(feed))
+        rows.append(_row(feed, made, time.perf_counter() - called))
+    return rows
+
+
+def _row(feed: Inputs, samples: int, seconds: float) -> dict[str, float]:
+    given = sum(array.size for array in feed.values())
+    return {"seconds": seconds, "given": given, "samples": samples, "rss_mb": rss_mb("VmRSS")}
+
+
+def _columns(rows: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
+
+
+def _concurrent(engine: Engine, feed: Inputs) -> dict[int, dict[str, list[float]]]:
+    found: dict[int, dict[str, list[float]]] = {n: {"seconds": [], "slowest_s": []} for n in AT_A_TIME}
+
+    def served(_: int) -> float:
+        called = time.perf_counter()
+        engine.speak(feed)
+        return time.perf_counter() - called
+
+    for _ in range(CONCURRENT_ROUNDS):
+        for number, row in found.items():
+            with ThreadPoolExecutor(number) as pool:
+                start = time.perf_counter()
+                each = list(pool.map(served, range(REQUESTS)))
+                row["seconds"].append(time.perf_counter() - start)
+                row["slowest_s"].append(max(each))
+    return found
 
 
 def rss_mb(which: str) -> float:

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
-from measured import metrics_of
+from measured import declared
 
 from jtts_export.errors import BadInput
 from jtts_export.models import MODELS
-from jtts_export.profiles.schema import METRICS, OPERATORS, Gate, built_in, load_profile, parse_gate
+from jtts_export.profiles.allowed import SCHEMES, check_schemes
+from jtts_export.profiles.metrics import TABLE, is_timed, metrics_of
+from jtts_export.profiles.schema import (
+    METRICS,
+    OPERATORS,
+    PROVIDERS,
+    VARIANTS,
+    Gate,
+    Profile,
+    built_in,
+    load_profile,
+    parse_gate,
+    rows,
+)
+
+ENDLESS = ("<= inf", ">= -inf", "<= nan", "== Infinity", "<= 1e999")  # every value passes such a limit, or none
 
 MINIMAL = """
 name = "mine"
@@ -56,27 +72,60 @@ def test_built_in_profiles_gate_every_variant_of_every_model(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", built_in())
-def test_built_in_profiles_gate_only_what_is_measured_of_a_model(name: str) -> None:
+def test_built_in_profiles_share_the_gates_of_parity(name: str) -> None:
+    """A target adds to them; what is wrong anywhere is wrong on each."""
+    profile, parity = load_profile(name), load_profile("parity")
+    for model, info in MODELS.items():
+        for variant in ("fp32", *info.variants):
+            assert set(parity.gates_for(model, variant)) <= set(profile.gates_for(model, variant))
+
+
+@pytest.mark.parametrize("name", built_in())
+def test_built_in_profiles_allow_what_they_build_and_every_scheme_of_it(name: str) -> None:
+    profile = load_profile(name)
+    assert set(profile.default_variants) <= set(profile.variants)
+    for info in MODELS.values():
+        for variant in profile.variants_for(info.name, ()):
+            check_schemes(profile, variant, info.load().recipes[variant])
+
+
+@pytest.mark.parametrize("name", built_in())
+def test_built_in_profiles_gate_only_what_is_measured_of_every_variant(name: str) -> None:
     """A gate on anything else fails, whatever the artifact is."""
-    for model, variants in load_profile(name).gates.items():
-        measured = metrics_of(MODELS[model].load())
-        for variant, limits in variants.items():
-            assert set(limits) <= measured, (model, variant)
+    for model, _, metric, _, _ in rows(load_profile(name)):
+        assert TABLE[metric].always
+        assert model in TABLE[metric].models
 
 
-def test_a_metric_is_what_some_model_measures_and_nothing_else() -> None:
-    assert set(METRICS) == set.union(*(metrics_of(info.load()) for info in MODELS.values()))
+@pytest.mark.parametrize("model", MODELS)
+def test_a_models_metrics_are_those_of_what_it_declares(model: str) -> None:
+    """Those that every model has aside: parity of its own taps, and audio or steps only where it has them."""
+    everyones = set.intersection(*(set(metrics_of(name)) for name in MODELS))
+    own = declared(MODELS[model].load())
+    assert own <= set(metrics_of(model)) - everyones
+    parity = {m for m in metrics_of(model) if m.startswith("parity_") or m.endswith("_equal_ratio")} - everyones
+    assert parity <= own
+    assert any(m.startswith("audio_") for m in metrics_of(model)) is (MODELS[model].load().parity.audio is not None)
+    assert any(m.startswith("step_") for m in metrics_of(model)) is (MODELS[model].load().steps is not None)
+
+
+def test_metrics_of_time_are_told_from_others() -> None:
+    timed = {"rtf_warm_p50", "ttfa_cold_ms", "speedup_vs_fp32", "step_rtf", "concurrent_4_slowest_rtf"}
+    timed |= {"chunk_gap_p95_ms", "stream_underruns", "call_growth_ratio", "warmup_calls", "read_gb_s"}
+    others = {"size_mb", "rss_peak_mb", "rss_growth_mb", "parity_log_mel_ratio", "audio_stutter_score"}
+    others |= {"operators_missing", "audio_length_error_ratio", "no_such_metric"}
+    assert all(map(is_timed, timed))
+    assert not any(map(is_timed, others))
 
 
 def test_a_ladder_can_climb_for_metrics_of_its_model_only() -> None:
     """Stages name the gates that they can improve; a name that nobody measures would never be seen to fail."""
-    for info in MODELS.values():
-        model = info.load()
-        assert {gate for stage in model.parity.stages for gate in stage.gates} <= metrics_of(model)
+    for name, info in MODELS.items():
+        assert {gate for stage in info.load().parity.stages for gate in stage.gates} <= set(metrics_of(name))
 
 
-def test_the_cpu_profile_is_built_in() -> None:
-    assert "cpu" in built_in()
+def test_the_built_in_profiles() -> None:
+    assert {"apple", "cpu", "cpu-streaming", "jabbertts", "parity", "server", "web"} == set(built_in())
 
 
 def test_a_profile_is_read_from_a_file(tmp_path: Path) -> None:
@@ -101,16 +150,76 @@ def test_an_unknown_key_is_answered_with_the_known_ones(tmp_path: Path) -> None:
     assert "mine.toml" in message
     assert "colour" in message
     assert "name, description" in message
-    assert "threads, gates" in message
+    assert "threads, schemes, variants, default_variants, gates, extends" in message
+
+
+def test_a_key_that_is_nearly_right_is_answered_with_the_right_one(tmp_path: Path) -> None:
+    assert "did you mean 'threads'?" in refusal(tmp_path, "thread = 1\n" + MINIMAL)
+    assert "did you mean 'size_mb'?" in refusal(tmp_path, MINIMAL + 'sizemb = "<= 3"\n')
 
 
 def test_an_unknown_metric_is_answered_with_the_known_ones(tmp_path: Path) -> None:
     message = refusal(tmp_path, MINIMAL + 'loudness = "> 3"\n')
-    assert "loudness" in message
-    assert ", ".join(METRICS) in message
+    assert "gates.kokoro.int8: unknown metric 'loudness' of kokoro" in message
+    assert f"metrics of kokoro: {', '.join(metrics_of('kokoro'))}" in message
 
 
-@pytest.mark.parametrize("limit", ["~ 20", "=> 20", ">=20", "20", "", ">=", ">= many", ">= 1 2"])
+@pytest.mark.parametrize(
+    ("model", "metric"),
+    [
+        *(("t3", "audio_stoi"), ("t3", "parity_log_mel_ratio"), ("t3", "parity_f0_snr_db")),
+        *(("kokoro", "step_rtf"), ("kokoro", "parity_mel_snr_db"), ("speecht5", "bandwidth_ratio")),
+    ],
+)
+def test_a_metric_that_a_model_cannot_have_is_answered_with_those_it_has(
+    tmp_path: Path, model: str, metric: str
+) -> None:
+    assert metric in METRICS
+    message = refusal(tmp_path, MINIMAL + f'[gates.{model}.fp32]\n{metric} = "> 1"\n')
+    assert f"gates.{model}.fp32: unknown metric '{metric}' of {model}" in message
+    assert message.endswith(f"metrics of {model}: {', '.join(metrics_of(model))}")
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ('gates.kokoo.all = { size_mb = "<= 1" }', "did you mean 'kokoro'? models: kokoro, speecht5, t3"),
+        (
+            'gates.kokoro.int-8 = { size_mb = "<= 1" }',
+            "did you mean 'int8'? variants of kokoro: all, fp32, int8, fp16",
+        ),
+        ('gates.kokoro.int4 = { size_mb = "<= 1" }', "variants of kokoro: all, fp32, int8, fp16"),
+        ('schemes = ["static"]', f"schemes: {', '.join(SCHEMES)}"),
+        ('schemes = ["block-matmul48"]', "did you mean 'block-matmul"),
+        ('variants = ["int9"]', f"variants: {', '.join(VARIANTS)}"),
+        (
+            'variants = ["int8"]\ndefault_variants = ["fp16"]',
+            "default_variants: unknown variant 'fp16' of this profile",
+        ),
+        ('runtime = "tensorrt"', "runtime: Input should be 'onnxruntime', 'onnxruntime-web' or 'coreml'"),
+        (
+            'provider = "CpuExecutionProvider"',
+            f"did you mean 'CPUExecutionProvider'? providers of onnxruntime: {', '.join(PROVIDERS['onnxruntime'])}",
+        ),
+        (
+            'runtime = "onnxruntime-web"\nprovider = "CPUExecutionProvider"',
+            "providers of onnxruntime-web: wasm, webgpu",
+        ),
+        (
+            'runtime = "onnxruntime-web"\nprovider = "wasm"\nruntime_version = "1.2"',
+            "versions of onnxruntime-web: 1.22",
+        ),
+        ('runtime_version = "1.30.0"', "runtime_version: only versions of onnxruntime-web"),
+        ("threads = true", "threads: "),
+        ('threads = "2"', "threads: "),
+        ("schemes = 3", "schemes: "),
+    ],
+)
+def test_what_is_not_known_is_answered_with_what_is(tmp_path: Path, key: str, message: str) -> None:
+    assert message in refusal(tmp_path, f"{key}\n{MINIMAL}")
+
+
+@pytest.mark.parametrize("limit", ["~ 20", "=> 20", ">=20", "20", "", ">=", ">= many", ">= 1 2", *ENDLESS])
 def test_a_limit_that_cannot_be_read_is_answered_with_the_operators(tmp_path: Path, limit: str) -> None:
     message = refusal(tmp_path, MINIMAL + f'rss_peak_mb = "{limit}"\n')
     assert f"rss_peak_mb: '{limit}'" in message
@@ -182,3 +291,38 @@ def test_a_gate_fails_what_was_not_measured_or_is_not_a_number(op: str) -> None:
     assert not gate.passes({})
     assert not gate.passes({"size_mb": float("nan")})
     assert not gate.passes({"rss_peak_mb": 0.0})
+
+
+@pytest.mark.parametrize("target", ['provider = "CoreMLExecutionProvider"', 'runtime = "coreml"\nprovider = "ALL"'])
+def test_times_of_this_machine_are_no_gates_of_another_runtime(tmp_path: Path, target: str) -> None:
+    load_profile(write(tmp_path, f"{target}\n{MINIMAL}"))
+    message = refusal(tmp_path, f'{target}\n{MINIMAL}rtf_warm_p50 = "<= 1"\n')
+    assert "gates.kokoro.int8.rtf_warm_p50: times are measured with onnxruntime and CPUExecutionProvider" in message
+
+
+def test_variants_are_those_asked_for_or_the_default_ones_that_the_model_has(tmp_path: Path) -> None:
+    keys = 'variants = ["int8", "int4"]\ndefault_variants = ["int4", "int8"]\n'
+    profile = load_profile(write(tmp_path, keys + MINIMAL))
+    assert profile.variants_for("kokoro", ()) == ("int8",)
+    assert profile.variants_for("t3", ()) == ("int8", "int4")
+    assert profile.variants_for("t3", ("int4",)) == ("int4",)
+    with pytest.raises(BadInput, match="profile mine has no variant 'fp16'; variants: int8, int4"):
+        profile.variants_for("kokoro", ("int8", "fp16"))
+    assert load_profile(write(tmp_path, MINIMAL)).variants_for("kokoro", ()) == ()
+
+
+@pytest.mark.parametrize("name", built_in())
+def test_a_profile_reads_back_from_the_json_of_a_manifest(name: str) -> None:
+    profile = load_profile(name)
+    assert Profile.model_validate(json.loads(profile.model_dump_json())) == profile
+
+
+def test_rows_say_every_gate_and_what_it_means(tmp_path: Path) -> None:
+    assert rows(load_profile(write(tmp_path, MINIMAL)))[::3] == [
+        ("kokoro", "all", "size_mb", "<= 100", METRICS["size_mb"]),
+        ("kokoro", "int8", "parity_f0_snr_db", "> 20", METRICS["parity_f0_snr_db"]),
+    ]
+    shown = rows(load_profile("cpu-streaming"))
+    assert ("kokoro", "all", "parity_log_mel_ratio", "<= 1", METRICS["parity_log_mel_ratio"]) in shown  # of parity
+    assert ("kokoro", "all", "rtf_warm_p50", "<= 1", METRICS["rtf_warm_p50"]) in shown  # of cpu
+    assert ("kokoro", "int8", "ttfa_warm_p95_ms", "<= 500", METRICS["ttfa_warm_p95_ms"]) in shown

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jtts_export.profiles.schema import parse_gate
-from jtts_export.validate.gates import FAIL, PASS, finite, judge
+from jtts_export.validate.gates import FAIL, INCONCLUSIVE, PASS, finite, judge
 
 GATES = [parse_gate("size_mb", "<= 100"), parse_gate("parity_f0_snr_db", ">= 20")]
 GOOD = {"size_mb": 99.0, "parity_f0_snr_db": 20.0, "load_ms": 3.0}
@@ -19,8 +19,8 @@ def test_every_gate_must_pass() -> None:
     verdict = judge(GATES, GOOD)
     assert verdict["verdict"] == PASS
     assert verdict["gates"] == [
-        {"metric": "size_mb", "op": "<=", "limit": 100.0, "value": 99.0, "passed": True},
-        {"metric": "parity_f0_snr_db", "op": ">=", "limit": 20.0, "value": 20.0, "passed": True},
+        {"metric": "size_mb", "op": "<=", "limit": 100.0, "value": 99.0, "outcome": PASS, "passed": True},
+        {"metric": "parity_f0_snr_db", "op": ">=", "limit": 20.0, "value": 20.0, "outcome": PASS, "passed": True},
     ]
 
 
@@ -35,6 +35,32 @@ def test_a_metric_that_was_not_measured_fails() -> None:
     verdict = judge(GATES, {"size_mb": 99.0})
     assert verdict["verdict"] == FAIL
     assert (verdict["gates"][1]["value"], verdict["gates"][1]["passed"]) == (None, False)
+
+
+TIMED = [parse_gate("rtf_warm_p50", "<= 0.5"), parse_gate("size_mb", "<= 100")]
+
+
+@pytest.mark.parametrize(
+    ("ends", "outcome"), [((0.3, 0.4), PASS), ((0.6, 0.7), FAIL), ((0.4, 0.6), INCONCLUSIVE), ((0.1, 0.5), PASS)]
+)
+def test_an_interval_across_the_limit_is_inconclusive(ends: tuple[float, float], outcome: str) -> None:
+    """Even where the value itself would pass: that is luck."""
+    verdict = judge(TIMED, {"rtf_warm_p50": 0.45, "size_mb": 1.0}, {"rtf_warm_p50": ends})
+    assert verdict["verdict"] == outcome
+    assert verdict["gates"][0]["interval"] == list(ends)
+    assert verdict["gates"][0]["passed"] is (outcome == PASS)
+
+
+def test_a_time_taken_on_a_busy_machine_may_pass_but_not_fail() -> None:
+    for value, outcome in ((0.4, PASS), (0.6, INCONCLUSIVE)):
+        assert judge(TIMED, {"rtf_warm_p50": value, "size_mb": 1.0}, {}, ["rtf_warm_p50"])["verdict"] == outcome
+    assert judge(TIMED, {"size_mb": 1.0}, {}, ["rtf_warm_p50"])["verdict"] == FAIL  # was not measured at all
+
+
+def test_a_failure_outweighs_what_is_inconclusive() -> None:
+    verdict = judge(TIMED, {"rtf_warm_p50": 0.6, "size_mb": 101.0}, {}, ["rtf_warm_p50"])
+    assert [row["outcome"] for row in verdict["gates"]] == [INCONCLUSIVE, FAIL]
+    assert verdict["verdict"] == FAIL
 
 
 def test_without_gates_nothing_passes() -> None:

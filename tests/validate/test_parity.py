@@ -19,7 +19,7 @@ from jtts_export.surgery import set_constant
 from jtts_export.validate.audio import snr_db
 from jtts_export.validate.parity import Parity, Stage, compare, reference_taps
 from jtts_export.validate.runner import Arrays, Case
-from jtts_export.validate.spread import Spread, measure_spread
+from jtts_export.validate.spread import NUDGE_DB, Spread, measure_nudged, measure_spread
 
 STAGES = ("frames", "f0", "n", "decoder")
 
@@ -265,6 +265,30 @@ class Asked:
         return self._answering.taps(inputs, wanted, forced)
 
 
+HEARD = ("spread_reseed_audio_mrstft", "spread_reseed_audio_f0_rmse_cents", "spread_reseed_audio_stoi")
+
+
+def test_a_nudge_of_the_inputs_comes_out_as_the_gain_of_a_stage() -> None:
+    """What is added to a signal is above its noise too; what takes no floats has no such measure."""
+    spoken = Case("1", {"x": np.random.default_rng(3).standard_normal(4000), "n": np.arange(3)})
+
+    class Doubler:
+        def taps(self, inputs: Arrays, wanted: Sequence[str], forced: Arrays | None = None) -> dict[str, np.ndarray]:
+            y = (forced or {}).get("y", 2 * inputs["x"])
+            made = {"y": y, "z": y + 9 * y.std(), "n": inputs["n"] + 1.0}
+            return {name: made[name] for name in wanted}
+
+    parity = Parity((Stage("double", "y"), Stage("far", "z", forced=("y",)), Stage("count", "n")), {}, (), 1)
+    metrics = measure_nudged(parity, Doubler(), spoken)
+    assert set(metrics) == {"spread_nudge_double_snr_db", "spread_nudge_far_snr_db"}
+    assert metrics["spread_nudge_double_snr_db"] == pytest.approx(NUDGE_DB, abs=0.5)
+    # z has the power of 1 + 9^2 with noise of 1.
+    assert metrics["spread_nudge_far_snr_db"] == pytest.approx(NUDGE_DB + 10 * math.log10(82), abs=0.5)
+    related = Spread(metrics).relate({"parity_double_snr_db": 30.0, "parity_far_snr_db": 50.0})
+    assert related["parity_double_input_snr_db"] == pytest.approx(30, abs=0.5)
+    assert related["parity_far_input_snr_db"] == pytest.approx(50 - 10 * math.log10(82), abs=0.5)
+
+
 def test_what_is_forced_alike_is_asked_for_at_once() -> None:
     """A synthesis of a reference takes seconds: stages that are forced as the whole audio is come with it."""
     parity = dataclasses.replace(
@@ -289,7 +313,7 @@ def test_what_is_forced_alike_is_asked_for_at_once() -> None:
     # The first case alone in fp64; "wave" is the audio itself.
     assert double.questions == [(40, ("z",), frozenset("d")), (40, ("z",), frozenset("y"))]
     assert set(spread.metrics) == {
-        *("spread_reseed_log_mel_l1", "spread_reseed_mel_snr_db", "spread_reseed_part_snr_db"),
+        *("spread_reseed_log_mel_l1", "spread_reseed_mel_snr_db", "spread_reseed_part_snr_db", *HEARD),
         *("spread_fp64_log_mel_l1", "spread_fp64_wave_snr_db", "spread_fp64_part_snr_db"),
     }
     # Of what is measured, the other reference is the signal; over cases, decibels are averaged.
@@ -303,7 +327,7 @@ def test_what_is_forced_alike_is_asked_for_at_once() -> None:
 def test_a_model_without_stages_of_its_own_has_the_spread_of_its_audio() -> None:
     expected = reference_taps(TOY, toy(), [LOUD])
     spread = measure_spread(TOY, expected, toy(error=1.0), toy(error=0.01), [LOUD])
-    assert set(spread.metrics) == {"spread_reseed_log_mel_l1", "spread_fp64_log_mel_l1"}
+    assert set(spread.metrics) == {"spread_reseed_log_mel_l1", "spread_fp64_log_mel_l1", *HEARD}
     assert 0 < spread.metrics["spread_fp64_log_mel_l1"] < spread.metrics["spread_reseed_log_mel_l1"]
 
 

@@ -16,10 +16,12 @@ from graphs import graph
 
 from jtts_export.exporters.onnx import save
 from jtts_export.runtime.kokoro import GRAPH
-from jtts_export.validate.probe import probe, rss_mb
+from jtts_export.validate.machine import OTHERS_LIMIT, Machine
+from jtts_export.validate.probe import REPEATS, probe, rss_mb
 from jtts_export.validate.speed import Timings, interleave
 
-REPORTED = {"load_ms", "first_ms", "rss_peak_mb", "seconds", "given", "samples", "rss_mb"}
+REPORTED = {"load_ms", "first_audio_ms", "repeated", "calls", "rss_peak_mb", "concurrent"}
+ROW = {"seconds", "given", "samples", "rss_mb"}
 
 
 def test_every_contender_takes_its_turn_in_every_round() -> None:
@@ -56,12 +58,73 @@ def test_ratios_are_those_of_the_durations() -> None:
 
 def test_quantiles_are_over_rounds_and_cases() -> None:
     timings = Timings(
-        {"a": np.array([[1.0, 8.0], [2.0, 8.0]]), "b": np.array([[2.0, 4.0], [2.0, 16.0]])}, np.array([1.0, 4.0])
+        {"a": np.array([[1.0, 8.0], [2.0, 8.0]]), "b": np.array([[2.0, 4.0], [2.0, 16.0]])},
+        np.array([1.0, 4.0]),
+        np.ones(2),
     )
     assert timings.rtf("a", 0.5) == 2  # of 1, 2, 2, 2
+    assert timings.rtf("a", 0.5, 0) == 1.5
+    assert timings.rtf("a", 0.5, 1) == 2
     assert timings.rtf("a", 0.0) == 1
     assert timings.rtf("b", 1.0) == 4
     assert timings.speedup("a", over="b") == 1.5  # of 2, 1/2, 1, 2
+
+
+def rounds(seconds: list[float], pieces: list[float]) -> Timings:
+    return Timings({"a": np.array(seconds)[:, None]}, np.ones(1), np.array(pieces))
+
+
+def test_an_interval_holds_the_value_and_narrows_with_rounds() -> None:
+    random = np.random.default_rng(1)
+    widths = []
+    for count in (5, 80):
+        timings = rounds((1 + 0.1 * random.standard_normal(count)).tolist(), [1.0] * count)
+        low, high = timings.rtf_interval("a", 0.5)
+        assert low <= timings.rtf("a", 0.5) <= high
+        widths.append(high - low)
+    assert widths[1] < widths[0] / 2
+    assert rounds([2.0] * 5, [1.0] * 5).rtf_interval("a", 0.95) == (2, 2)
+
+
+def test_rounds_in_which_the_machine_was_slow_are_set_aside_while_enough_remain() -> None:
+    timings = rounds([1, 1, 9, 1], [1.0, 1.2, 3.0, 1.1])
+    assert timings.quiet(3).seconds["a"].ravel().tolist() == [1, 1, 1]
+    assert timings.quiet(4) is timings
+    more = timings.more(rounds([5], [1.0]))
+    assert more.quiet(4).seconds["a"].ravel().tolist() == [1, 1, 1, 5]
+
+
+# The machine itself
+
+
+def test_a_busy_neighbour_is_noticed_and_own_work_is_not() -> None:
+    """One that spins takes half of two cores: well above the limit even where it gets little."""
+    own = Machine(1)
+    until = time.monotonic() + 0.5
+    while time.monotonic() < until:
+        own.probe()
+    quiet = own.others_ratio
+    neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        time.sleep(0.2)
+        watch = Machine(1)
+        time.sleep(0.5)
+        busy = watch.others_ratio
+    finally:
+        neighbour.kill()
+        neighbour.wait()
+    assert busy > quiet  # of this machine's own load nothing can be said: others may be at work
+    assert busy > OTHERS_LIMIT
+    assert watch.is_disturbed
+
+
+def test_jitter_is_the_slowest_piece_over_the_usual_one() -> None:
+    machine = Machine(1)
+    assert machine.jitter_ratio == 1
+    machine.pieces_s[:] = [1.0, 1.0, 1.0, 2.0]
+    assert machine.jitter_ratio == 2
+    assert machine.is_disturbed
+    assert machine.as_json()["probe_ms"] == [1000, 1000, 1000, 2000]
 
 
 # In a process of its own
@@ -95,14 +158,20 @@ def probed(model: Path, cases: Path) -> dict[str, Any]:
 
 def test_a_probe_reports_times_and_memory(model: Path, tmp_path: Path) -> None:
     start = time.perf_counter()
-    cold = probed(model, fed(tmp_path, 10, 20))
+    cold = probed(model, fed(tmp_path, 10, 20, 30))
     wall_ms = 1e3 * (time.perf_counter() - start)
     assert set(cold) == REPORTED
-    assert cold["samples"] == [SAMPLES, SAMPLES + 1]
-    assert cold["given"] == [SAMPLES + 2, SAMPLES + 3]  # beside x, one and size
-    assert 0 < cold["load_ms"] < cold["first_ms"] < wall_ms
-    assert sum(cold["seconds"]) * 1e3 < wall_ms - cold["load_ms"]
-    assert 20 < min(cold["rss_mb"]) <= max(cold["rss_mb"]) <= cold["rss_peak_mb"] < 1000
+    repeated, calls = cold["repeated"], cold["calls"]
+    assert set(repeated) == set(calls) == ROW
+    assert repeated["samples"] == [SAMPLES] * REPEATS
+    assert calls["samples"] == [SAMPLES + 1, SAMPLES + 2]
+    assert calls["given"] == [SAMPLES + 3, SAMPLES + 4]  # beside x, one and size
+    assert 0 < cold["load_ms"] < cold["first_audio_ms"] < wall_ms
+    assert sum(repeated["seconds"] + calls["seconds"]) * 1e3 < wall_ms - cold["load_ms"]
+    assert 20 < min(repeated["rss_mb"]) <= max(calls["rss_mb"]) <= cold["rss_peak_mb"] < 1000
+    assert list(cold["concurrent"]) == ["1", "2", "4"]
+    for row in cold["concurrent"].values():
+        assert all(0 < slowest <= whole for slowest, whole in zip(row["slowest_s"], row["seconds"], strict=True))
 
 
 def test_a_probe_counts_the_peak_of_all_cases(model: Path, tmp_path: Path) -> None:

@@ -1,21 +1,32 @@
-"""Distances between signals."""
+"""Distances between waveforms and between spectra."""
 
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from graphs import normal
-from scipy.signal import get_window
+from scipy.signal import ShortTimeFFT, get_window
 
-from jtts_export.validate.audio import FLOOR, HOP, MELS, N_FFT, log_mel, log_mel_l1, mel_filters, snr_db
+from jtts_export.validate.audio import FLOOR, HOP, MELS, N_FFT, log_mel, log_mel_l1, mel_filters, mrstft, snr_db
 
 RATE_HZ = 24_000
 
 
 def sine(hz: float, samples: int = RATE_HZ, amplitude: float = 0.5) -> np.ndarray:
     return (amplitude * np.sin(2 * np.pi * hz * np.arange(samples) / RATE_HZ)).astype(np.float32)
+
+
+def test_the_package_loads_numpy_alone() -> None:
+    """Every start of the program would pay for the others: scipy.signal takes half a second."""
+    code = "import sys, jtts_export.validate.audio; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "numpy" in loaded
+    assert not loaded & {"scipy", "scipy.signal", "parselmouth", "pystoi", "pyloudnorm", "pesq", "torch"}
 
 
 def test_equal_signals_have_no_noise() -> None:
@@ -120,6 +131,15 @@ def test_log_mel_by_hand() -> None:
     np.testing.assert_allclose(mels[:, offset : offset + len(ours)], np.array(ours).T, rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("samples", [1, 1023, 1024, 1025, 1026, 1280, 1281, 1282, 5000])
+def test_frames_are_those_of_scipy(samples: int) -> None:
+    audio = normal(samples, samples).astype(np.float64)
+    scipys = ShortTimeFFT(get_window("hann", N_FFT), HOP, RATE_HZ, fft_mode="onesided")
+    magnitude = np.abs(scipys.stft(np.pad(audio, (0, max(0, N_FFT - samples)))))
+    expected = np.log(np.maximum(mel_filters(RATE_HZ) @ magnitude, FLOOR))
+    np.testing.assert_allclose(log_mel(audio, RATE_HZ), expected, rtol=0, atol=1e-9)
+
+
 def test_a_gain_is_its_logarithm() -> None:
     x = normal(0, RATE_HZ)
     assert log_mel_l1(2 * x, x, RATE_HZ) == pytest.approx(math.log(2), abs=1e-9)
@@ -154,3 +174,51 @@ def test_a_signal_shorter_than_a_window_has_a_spectrum(samples: int) -> None:
     x = normal(0, samples)
     assert np.isfinite(log_mel(x, RATE_HZ)).all()
     assert log_mel_l1(2 * x, x, RATE_HZ) > 0
+
+
+# Multi-resolution STFT
+
+
+def test_mrstft_of_a_gain_by_hand() -> None:
+    """Convergence is |1 - gain| and the logarithm's difference log(gain), at every resolution."""
+    x = normal(0, RATE_HZ)
+    assert mrstft(x, x, RATE_HZ) == 0
+    assert mrstft(2 * x, x, RATE_HZ) == pytest.approx(1 + math.log(2), abs=1e-4)  # a few bins lie at the floor
+    assert mrstft(x / 2, x, RATE_HZ) == pytest.approx(0.5 + math.log(2), abs=1e-4)
+
+
+def test_mrstft_of_one_resolution_by_hand() -> None:
+    """With the definition written out, for the three resolutions at 24 kHz."""
+    made, exact = 0.1 * normal(0, 6000).astype(np.float64), 0.1 * normal(1, 6000).astype(np.float64)
+    distances = []
+    for size, hop, n_fft in ((600, 120, 1024), (1200, 240, 2048), (240, 50, 512)):
+        spectra = []
+        for x in (made, exact):
+            padded = np.pad(x, (size // 2, 2 * size))
+            frames = [padded[i * hop : i * hop + size] * get_window("hann", size) for i in range(1 + len(x) // hop)]
+            spectra.append(np.sqrt(np.maximum(np.abs(np.fft.rfft(frames, n_fft)) ** 2, 1e-7)))
+        convergence = np.sqrt(((spectra[1] - spectra[0]) ** 2).sum() / (spectra[1] ** 2).sum())
+        distances.append(convergence + np.abs(np.log(spectra[1]) - np.log(spectra[0])).mean())
+    assert mrstft(made, exact, RATE_HZ) == pytest.approx(np.mean(distances), rel=1e-9)
+
+
+def test_mrstft_grows_with_noise() -> None:
+    x, noise = 0.1 * normal(0, RATE_HZ), normal(1, RATE_HZ)
+    distances = [mrstft(x + 0.1 * 10 ** (-db / 20) * noise, x, RATE_HZ) for db in (60, 40, 30, 20, 10, 0)]
+    assert distances == sorted(distances)
+    assert distances[0] < 0.005 < 0.5 < distances[-1]
+
+
+@pytest.mark.parametrize("rate_hz", [8000, 16_000, 22_050, 44_100, 48_000])
+def test_mrstft_means_alike_at_every_sample_rate(rate_hz: int) -> None:
+    """Noise 20 dB below noise; windows last as long, so only the number of bins differs."""
+    x, noise = 0.1 * normal(0, rate_hz), normal(1, rate_hz)
+    at_24_khz = mrstft(0.1 * normal(0, RATE_HZ) + 0.01 * normal(1, RATE_HZ), 0.1 * normal(0, RATE_HZ), RATE_HZ)
+    assert mrstft(x + 0.01 * noise, x, rate_hz) == pytest.approx(at_24_khz, rel=0.05)
+
+
+def test_mrstft_of_silence_is_finite_and_of_no_numbers_is_not() -> None:
+    x, silence = normal(0, 5000), np.zeros(5000, np.float32)
+    assert mrstft(silence, silence, RATE_HZ) == 0
+    assert 1 < mrstft(silence, x, RATE_HZ) < mrstft(x, silence, RATE_HZ) < math.inf
+    assert mrstft(np.full_like(x, np.nan), x, RATE_HZ) == mrstft(x[:-1], x, RATE_HZ) == math.inf

@@ -1,0 +1,1 @@
+"""Defects planted in good artifacts, and the gate that catches each: `python -m bench.defects`."""

@@ -1,0 +1,63 @@
+"""A variant's audio beside the reference's: distances between signals, and samples for ears."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from . import audio
+from .parity import Metrics, Parity
+from .runner import Arrays, Case, Runner
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Metrics over all utterances, a row each, and what was said, free-running: float32 [samples] each."""
+
+    metrics: Metrics
+    rows: list[dict]
+    said: list[np.ndarray]
+
+
+def listen(parity: Parity, expected: Sequence[Arrays], runner: Runner, cases: Sequence[Case]) -> Heard:
+    """Of a model that makes audio. Signals are compared sample by sample with the reference's timing forced, and
+    along the best alignment without."""
+    assert parity.audio is not None
+    rows, said = [], []
+    for case, taps in zip(cases, expected, strict=True):
+        free = runner.taps(case.inputs, [parity.audio, *parity.timing])
+        in_time = free
+        if any(not np.array_equal(free[name], taps[name]) for name in parity.timing):
+            in_time = runner.taps(case.inputs, [parity.audio], {name: taps[name] for name in parity.timing})
+        heard, timed, exact = (made[parity.audio].reshape(-1) for made in (free, in_time, taps))
+        rows.append(
+            {
+                **audio.compare(timed, exact, parity.sample_rate_hz),
+                **audio.compare_free(heard, exact, parity.sample_rate_hz),
+            }
+        )
+        said.append(heard)
+    return Heard(audio.overall(rows), rows, said)
+
+
+def save_samples(
+    folder: Path, cases: Sequence[Case], said: Mapping[str, Sequence[np.ndarray]], sample_rate_hz: int
+) -> list[dict]:
+    """Write what each speaker (`reference`, and every variant) said of each case, as 16-bit FLAC named
+    `<number>-<speaker>`. Returns what validation.json says of them."""
+    import soundfile
+
+    folder.mkdir(parents=True, exist_ok=True)
+    listed = []
+    for number, case in enumerate(cases):
+        files = {}
+        for speaker, signals in said.items():
+            name = f"{number}-{speaker}.flac"
+            clean = np.clip(np.nan_to_num(signals[number].reshape(-1)), -1, 1)
+            soundfile.write(folder / name, clean, sample_rate_hz, subtype="PCM_16")
+            files[speaker] = f"{folder.name}/{name}"
+        listed.append({"case": case.name, "sample_rate_hz": sample_rate_hz, "files": files})
+    return listed
