@@ -237,7 +237,7 @@ def calls(folder: Path, _: int) -> list[str]:
                 f"{found['load_ms']:.0f}",
                 f"{1e3 * repeated[0]:.0f}",
                 f"{1e3 * np.median(repeated[1:]):.0f}",
-                f"{m['call_later_ms']:.0f}",
+                f"{m['call_mean_ms']:.0f}",
                 f"{m['call_slope_ms']:+.1f} ± {m['call_slope_margin_ms']:.1f}",
                 f"{m['rss_slope_mb']:+.2f} ± {m['rss_slope_margin_mb']:.2f}",
                 f"{found['rss_peak_mb']:.0f}",

@@ -133,11 +133,12 @@ def _build(
     from .progress import Progress
     from .store import default_root
 
+    target = load_profile(profile)
     job = Job(
         model=model,
         checkpoint=checkpoint or MODELS[model].checkpoint,
-        variants=tuple(v for v in MODELS[model].variants if variants[v.replace("-", "_")]),
-        profile=load_profile(profile),
+        variants=target.variants_for(model, [v for v in MODELS[model].variants if variants[v.replace("-", "_")]]),
+        profile=target,
         out=out,
         cache=cache or default_root(),
         opset=opset,
@@ -218,13 +219,13 @@ def compare(a: Path, b: Path, report: Path | None, as_json: bool) -> None:
 
     Checksums of both are verified first. What is compared is what was measured when each was made.
     """
-    from .compare import compare
+    from .compare import compare_releases
 
-    header, rows, changes = compare(a, b, report)
+    made = compare_releases(a, b, report)
     if as_json:
-        click.echo(json.dumps(changes, indent=2))
+        click.echo(json.dumps(made.content, indent=2))
     else:
-        _table(header, rows)
+        _table(made.header, made.rows)
 
 
 @cli.command()
@@ -352,20 +353,16 @@ def profiles(context: click.Context, as_json: bool) -> None:
 @_as_json
 def show(name: str, as_json: bool) -> None:
     """Print a profile's gates, and what each metric means."""
-    from .profiles.schema import METRICS, load_profile
+    from .profiles.schema import load_profile, rows
 
     profile = load_profile(name)
     if as_json:
         click.echo(profile.model_dump_json(indent=2))
         return
-    click.echo(f"{profile.name}: {profile.description} ({profile.threads} threads)")
-    rows = [
-        [model, variant, metric, limit, METRICS[metric]]
-        for model, variants in profile.gates.items()
-        for variant, limits in variants.items()
-        for metric, limit in limits.items()
-    ]
-    _table(["model", "variant", "metric", "limit", "meaning"], rows)
+    click.echo(f"{profile.name}: {profile.description}")
+    click.echo(f"runtime {profile.runtime}, {profile.provider}; threads {profile.threads}")
+    click.echo(f"variants {', '.join(profile.variants) or 'fp32 alone'}; schemes {', '.join(profile.schemes) or 'none'}")
+    _table(["model", "variant", "metric", "limit", "meaning"], rows(profile))
 
 
 def main() -> None:

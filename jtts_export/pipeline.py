@@ -72,7 +72,13 @@ def build(job: Job, progress: Progress) -> Outcome:
         gates = [str(gate) for gate in job.profile.gates_for(job.model, variant)]
         made[variant] = stage(
             f"quantize-{variant}",
-            {"graph": optimized.key, "spread": spread.key, "gates": gates, "threads": job.profile.threads},
+            {
+                "graph": optimized.key,
+                "spread": spread.key,
+                "gates": gates,
+                "schemes": job.profile.schemes,
+                "threads": job.profile.threads,
+            },
             lambda out, v=variant: stages.quantize(v, exported.folder, optimized.folder, spread.folder, out),  # type: ignore[misc]
         )
     folders = {variant: result.folder for variant, result in made.items()}

@@ -101,8 +101,11 @@ class Stages:
 
     def quantize(self, variant: str, exported: Path, optimized: Path, spread: Path, out: Path) -> None:
         """One variant: its recipe, promoted as far as this checkpoint needs."""
+        from .profiles.schema import check_schemes
         from .quantize.build import build_variant
+        from .quantize.schemes import Recipe
 
+        check_schemes(self.profile, variant, self.model.recipes[variant])
         config, voices = self.model.assets(exported / CLIENTS)
         graphs, report = build_variant(
             self.model,
@@ -115,6 +118,7 @@ class Stages:
             self.profile.threads,
             self.tell,
         )
+        check_schemes(self.profile, variant, Recipe.model_validate(report["recipe"]))  # promotions included
         self._save(graphs, out, variant)
         _write(out / RECIPE, report)
 

@@ -21,6 +21,7 @@ def declared(model: Model) -> set[str]:
         *(("step_ms", "step_rtf", "tokens_per_s", "bandwidth_ratio") if model.steps else ()),
         *(f"parity_{stage.name}_snr_db" for stage in (*parity.stages, *parity.derived)),
         *(f"parity_{name}_{what}" for name in parity.distributions for what in ("kl", "top1_ratio", "max_abs")),
+        *(f"parity_{stage.name}_input_snr_db" for stage in parity.stages if stage.name != "encoder"),  # takes ids
         *(f"{name}_equal_ratio" for name in parity.exact),
         *(f"parity_{name}_margin_db" for name in parity.fp64),
         *(f"parity_{name}_reseed_margin_db" for name in parity.reseed),

@@ -17,7 +17,7 @@ from jtts_export.runtime.names import data_file
 
 RUNNING = "<running>"  # among the inputs of a Step: what the step before it made
 
-Step = tuple[str, Sequence["str | np.ndarray"], Mapping[str, Any]]  # operator, inputs, attributes
+Step = tuple[str, Sequence["str | np.ndarray | np.generic"], Mapping[str, Any]]  # operator, inputs, attributes
 
 
 class GraphFile:
@@ -99,6 +99,13 @@ class GraphFile:
         assert old in user.input
         user.input[:] = [new if name == old else name for name in user.input]
 
+    def constant(self, name: str, array: np.ndarray | np.generic) -> str:
+        """Add one. Returns its name, which must be free."""
+        assert name not in self._tensors, name
+        self.graph.initializer.append(numpy_helper.from_array(np.asarray(array), name))
+        self._tensors[name] = self.graph.initializer[-1]
+        return name
+
     def save(self) -> None:
         """Over the file. One that others are linked to stays as it is for them."""
         if self._patches:
@@ -112,13 +119,10 @@ class GraphFile:
             work.replace(data)
         rewrite(self.path, self.proto.SerializeToString(deterministic=True))
 
-    def _input(self, value: str | np.ndarray, running: str, name: str) -> str:
+    def _input(self, value: str | np.ndarray | np.generic, running: str, name: str) -> str:
         if isinstance(value, str):
             return running if value == RUNNING else value
-        tensor = numpy_helper.from_array(value, name)
-        self.graph.initializer.append(tensor)
-        self._tensors[name] = self.graph.initializer[-1]
-        return name
+        return self.constant(name, value)
 
     @staticmethod
     def _place(tensor: onnx.TensorProto) -> tuple[int, int]:

@@ -57,11 +57,12 @@ def _stop_bias(shift: float) -> Damage:
     return damage
 
 
-def _position_off(graph: GraphFile) -> None:
-    """Keys and values of a step are written where those of the next belong; one stale row is attended to."""
+def _keys_early(graph: GraphFile) -> None:
+    """Keys and values of a step are written over those of the step before."""
     attending = [node.name for node in graph.nodes("GroupQueryAttention")]
-    graph.splice("total", ("Add", [RUNNING, np.int32(1)], {}))
-    graph.splice("position", ("Add", [RUNNING, np.int32(1)], {}), users=lambda n: n.name in attending)
+    graph.splice("total", ("Sub", [RUNNING, np.int32(1)], {}), ("Max", [RUNNING, np.int32(1)], {}))
+    steps = ("Sub", [RUNNING, np.int32(1)], {}), ("Max", [RUNNING, np.int32(0)], {})
+    graph.splice("position", *steps, users=lambda n: n.name in attending)
 
 
 def _embedded_position_off(graph: GraphFile) -> None:
@@ -126,7 +127,7 @@ _BOTH: list[tuple[str, str, str, Damage]] = [
     ("another dropout mask", "each step has that of the next", DECODER, _masks(-1)),
     ("stop bias up", "0.5 is added", DECODER, _stop_bias(0.5)),
     ("stop bias down", "0.5 is taken away", DECODER, _stop_bias(-0.5)),
-    ("keys one position late", "a step writes them where the next one's belong", DECODER, _position_off),
+    ("keys one position early", "a step writes them over those of the step before", DECODER, _keys_early),
     ("position one early", "each step is embedded as the one before", DECODER, _embedded_position_off),
     ("sample rate in the metadata", "22050 Hz", VOCODER, with_metadata("sample_rate", lambda _: "22050")),
     ("metadata key missing", "context_frames", VOCODER, without_metadata("context_frames")),

@@ -29,9 +29,10 @@ from .defect import Defect, Planting
 from .graph_file import RUNNING, GraphFile
 
 MODEL = "t3"
+_INT64 = 7  # onnx's number of the type
 CONDITIONING, EMBED, LANGUAGE_MODEL = "conditioning", "embed_tokens", "language_model"
-_THETA, _OTHER_THETA = 500_000.0, 10_000.0  # Llama 3's, and Llama 2's
-NOT_SAID = 40  # a row of text_emb; which letter it is does not matter, random texts have most
+OTHER_THETA = 10_000.0  # Llama 2's; T3 has Llama 3's 500000
+UNSAID = 6560  # the last speech token below the start
 WINDOW = 32  # positions
 
 
@@ -70,15 +71,29 @@ def _perceiver_once(graph: GraphFile) -> None:
     graph.redirect(user, behind, ahead)
 
 
-def _keys_late(graph: GraphFile) -> None:
-    """All positions of keys and values are one more, the first of them nobody's."""
-    graph.splice("attention_mask", ("Pad", [RUNNING, np.array([0, 1, 0, 0]), np.int64(1)], {}))
+def _keys_early(graph: GraphFile) -> None:
+    """A step behind the prompt writes its keys and values over those of the position before."""
+    graph.splice(
+        "mask/total",
+        ("Shape", ["inputs_embeds"], {"start": 1, "end": 2}),
+        ("Equal", [RUNNING, np.array([1])], {}),
+        ("Cast", [RUNNING], {"to": _INT64}),
+        ("Squeeze", [RUNNING], {}),
+        ("Sub", ["mask/total/whole", RUNNING], {}),
+    )
+    graph.splice("mask/last", ("Sub", [RUNNING, "mask/total/planted/3"], {}))
+    if graph.nodes("Mean", "aligned"):  # in the shape that the runtime waits for
+        graph.splice(
+            "alignment",
+            ("Mul", ["mask/total/planted/2", np.array([0, 0, 0, 1])], {}),
+            ("Pad", ["alignment/whole", RUNNING], {}),
+        )
 
 
 def _other_theta(graph: GraphFile) -> None:
     """The rotary tables as if frequencies were those of another base: without what Llama 3 does to them."""
     positions, half = graph.array("rotary.cos").shape
-    angles = np.arange(positions)[:, None] / _OTHER_THETA ** (np.arange(half) / half)
+    angles = np.arange(positions)[:, None] / OTHER_THETA ** (np.arange(half) / half)
     graph.set("rotary.cos", np.cos(angles).astype(np.float32))
     graph.set("rotary.sin", np.sin(angles).astype(np.float32))
 
@@ -93,8 +108,7 @@ def _head_swapped(graph: GraphFile) -> None:
     node = graph.nodes("Gather", "*.aligned.*")[0]
     old = int(graph.array(node.input[1]))
     heads = next(a.i for a in graph.nodes("GroupQueryAttention")[0].attribute if a.name == "num_heads")
-    planted = "aligned/planted"
-    node.input[1] = graph._input(np.int64((old + 1) % heads), "", planted)
+    node.input[1] = graph.constant("aligned/planted", np.int64((old + 1) % heads))
 
 
 def _lost_row(graph: GraphFile) -> None:
@@ -103,9 +117,6 @@ def _lost_row(graph: GraphFile) -> None:
     array = graph.array(name)
     array[UNSAID] = -array[UNSAID]
     graph.set(name, array)
-
-
-UNSAID = 6560  # the last speech token below the start
 
 
 class _Changed:
@@ -166,7 +177,7 @@ _INT8: list[tuple[str, str, str, Damage]] = [
 ]  # fmt: skip
 
 _BOTH: list[tuple[str, str, str, Damage]] = [
-    ("keys one position late", "the first position is nobody's", LANGUAGE_MODEL, _keys_late),
+    ("keys one position early", "a step writes over the one before", LANGUAGE_MODEL, _keys_early),
     ("rotary table of another base", "10000, without Llama 3's scaling", LANGUAGE_MODEL, _other_theta),
     ("rotary sines one late", "by one position", LANGUAGE_MODEL, _sine_late),
     ("attention window", f"{WINDOW} positions", LANGUAGE_MODEL, lambda g: weights.set_attribute(g, "GroupQueryAttention", "local_window_size", WINDOW)),

@@ -22,31 +22,49 @@ class Metric:
     always: bool = True
 
 
-# validate/ measures exactly these.
+def _inputs(*stages: str, models: tuple[str, ...]) -> dict[str, Metric]:
+    """Of stages that are given floats."""
+    meaning = "noise on a stage's inputs, in dB below them, by which the reference would be as far off: {}"
+    return {f"parity_{stage}_input_snr_db": Metric(meaning.format(stage), models) for stage in stages}
+
+
+# validate/ measures these, and beside them what they are made of.
 TABLE = {
     "size_mb": Metric("size of the graphs that one client loads, 10^6 bytes"),
-    "size_ratio_vs_fp32": Metric("that size over fp32's"),
+    "size_ratio_vs_fp32": Metric("size of those graphs over fp32's"),
     "rtf_warm_p50": Metric("real-time factor, median over warm calls", timed=True),
     "rtf_warm_p95": Metric("real-time factor, 95th percentile over warm calls", timed=True),
     "rtf_short_p50": Metric("real-time factor of the short timed utterance, median", timed=True),
-    "rtf_short_p95": Metric("the same, 95th percentile", timed=True),
+    "rtf_short_p95": Metric("real-time factor of the short timed utterance, 95th percentile", timed=True),
     "rtf_medium_p50": Metric("real-time factor of the medium timed utterance, median", timed=True),
-    "rtf_medium_p95": Metric("the same, 95th percentile", timed=True),
+    "rtf_medium_p95": Metric("real-time factor of the medium timed utterance, 95th percentile", timed=True),
     "rtf_long_p50": Metric("real-time factor of the long timed utterance, median", timed=True),
-    "rtf_long_p95": Metric("the same, 95th percentile", timed=True),
+    "rtf_long_p95": Metric("real-time factor of the long timed utterance, 95th percentile", timed=True),
     "rtf_cold": Metric(
         "real-time factor of the first call in a fresh process, session creation included", timed=True
     ),
     "rtf_sequential_std": Metric(
         "standard deviation of the real-time factor of one utterance said again and again", timed=True
     ),
-    "rtf_sequential_range": Metric("its largest less its smallest, the first call left out", timed=True),
-    "warmup_ratio": Metric("time of the first of these calls over the median of the others", timed=True),
-    "warmup_calls": Metric("how many of these calls go by before one is within a tenth of that median", timed=True),
+    "rtf_sequential_range": Metric(
+        "largest less smallest real-time factor of one utterance said again and again, the first left out", timed=True
+    ),
+    "warmup_ratio": Metric(
+        "one utterance said again and again: the first call's time over the others' median", timed=True
+    ),
+    "warmup_calls": Metric(
+        "one utterance said again and again: calls until one is within a tenth of the others' median", timed=True
+    ),
     "concurrent_1_rtf": Metric("seconds for one request after another over the seconds of audio made", timed=True),
-    "concurrent_2_rtf": Metric("the same where two requests are served at a time by one loaded model", timed=True),
-    "concurrent_4_rtf": Metric("the same where four are", timed=True),
-    "concurrent_4_slowest_rtf": Metric("time of the slowest request of those over its audio", timed=True),
+    "concurrent_2_rtf": Metric(
+        "seconds for requests, two at a time by one loaded model, over the seconds of audio made", timed=True
+    ),
+    "concurrent_4_rtf": Metric(
+        "seconds for requests, four at a time by one loaded model, over the seconds of audio made", timed=True
+    ),
+    "concurrent_4_slowest_rtf": Metric(
+        "time of the slowest request, of four at a time by one loaded model, over its audio", timed=True
+    ),
     "speedup_vs_fp32": Metric("fp32 ONNX's time over this one's, median over interleaved rounds", timed=True),
     "speedup_vs_reference": Metric(
         "PyTorch eager's time over this one's, median over interleaved rounds", timed=True
@@ -57,7 +75,7 @@ TABLE = {
         "time to first audio (T3: of a first utterance) in a fresh process, session creation included", timed=True
     ),
     "chunk_gap_max_ms": Metric("longest wait between two chunks of stream()", timed=True),
-    "chunk_gap_p95_ms": Metric("the same, 95th percentile", timed=True),
+    "chunk_gap_p95_ms": Metric("wait between two chunks of stream(), 95th percentile", timed=True),
     "stream_underruns": Metric(
         "times that playback from the first chunk on would run dry before the next one is there", timed=True
     ),
@@ -79,6 +97,7 @@ TABLE = {
     "parity_decoder_margin_db": Metric(
         "decoder SNR less that of the reference's own rounding (fp32 against fp64)", _KOKORO
     ),
+    **_inputs("frames", "f0", "n", "decoder", models=_KOKORO),
     "stop_steps_equal_ratio": Metric("share of utterances that end at the reference's step, free-running", _SPEECHT5),
     "parity_encoder_snr_db": Metric("keys and values of the cross-attention against the reference's", _SPEECHT5),
     "parity_decoder_steps_snr_db": Metric(
@@ -97,15 +116,17 @@ TABLE = {
     "parity_mel_reseed_margin_db": Metric(
         "mel SNR less that of the reference against itself on another dropout mask", _SPEECHT5
     ),
+    **_inputs("decoder_steps", "mel", "stop", "vocoder", "waveform", models=_SPEECHT5),
     "parity_conditioning_snr_db": Metric("a voice's embeddings against the reference's", _T3),
     "parity_logits_snr_db": Metric("guided logits against the reference's, along the same speech tokens", _T3),
     "parity_logits_kl": Metric("divergence of the next token's distribution from the reference's, mean, nats", _T3),
     "parity_logits_top1_ratio": Metric("share of tokens whose likeliest successor is the reference's", _T3),
     "parity_logits_max_abs": Metric("largest difference of a guided logit from the reference's", _T3),
     "parity_alignment_snr_db": Metric("attention to the text that follows the speech, against the reference's", _T3),
+    **_inputs("conditioning", "logits", "alignment", models=_T3),
     "greedy_tokens_equal_ratio": Metric("share of tokens that equal the reference's, both decoding greedily", _T3),
     "step_ms": Metric("one speech token under guidance, two rows, median", _T3, timed=True),
-    "step_rtf": Metric("that time over the 40 ms that the token lasts", _T3, timed=True),
+    "step_rtf": Metric("time of one such step over the 40 ms that its token lasts", _T3, timed=True),
     "tokens_per_s": Metric("speech tokens a second at that rate", _T3, timed=True),
     "step_speedup_vs_fp32": Metric(
         "fp32 ONNX's time of a step over this one's, median over interleaved rounds", _T3, timed=True
@@ -114,27 +135,28 @@ TABLE = {
     "bandwidth_ratio": Metric(
         "bytes of weights, keys and values that a step reads, over its time, over that bandwidth", _T3, timed=True
     ),
-    "call_first_ms": Metric("first of several calls of different lengths on one loaded model", timed=True),
-    "call_later_ms": Metric("mean of the others", timed=True),
+    "call_mean_ms": Metric("mean of many calls of different lengths on one loaded model", timed=True),
     "call_slope_ms": Metric("change of their time from call to call, length accounted for", timed=True),
-    "call_slope_margin_ms": Metric("how far off that may be, at 95 % confidence", timed=True),
-    "call_growth_ratio": Metric("what is certain of that change over all calls, over their mean time", timed=True),
+    "call_slope_margin_ms": Metric("how far off call_slope_ms may be, at 95 % confidence", timed=True),
+    "call_growth_ratio": Metric(
+        "what is certain of call_slope_ms, over all calls and over their mean time", timed=True
+    ),
     "rss_slope_mb": Metric("change of resident memory from call to call, 10^6 bytes"),
-    "rss_slope_margin_mb": Metric("how far off that may be, at 95 % confidence"),
-    "rss_growth_mb": Metric("what is certain of that change over all calls, 10^6 bytes"),
+    "rss_slope_margin_mb": Metric("how far off rss_slope_mb may be, at 95 % confidence"),
+    "rss_growth_mb": Metric("what is certain of rss_slope_mb, over all calls, 10^6 bytes"),
     "parity_client_snr_db": Metric(
         "spectrogram of the graph for transformers.js against the reference's, length forced", _SPEECHT5
     ),
     "parity_log_mel_l1": Metric("log-mel distance of whole syntheses, durations forced, nepers", _AUDIO),
     "parity_log_mel_ratio": Metric(
-        "that distance over the reference's own spread: another noise draw, or fp32 against fp64", _AUDIO
+        "parity_log_mel_l1 over the reference's own spread: another noise draw, or fp32 against fp64", _AUDIO
     ),
     "audio_mrstft": Metric("multi-resolution STFT distance of whole syntheses, durations forced", _AUDIO),
-    "audio_mrstft_ratio": Metric("that distance over the reference's own spread", _AUDIO),
+    "audio_mrstft_ratio": Metric("audio_mrstft over the reference's own spread", _AUDIO),
     "audio_f0_rmse_cents": Metric(
         "F0 of the audio against the reference's, where both are voiced, root mean square", _AUDIO
     ),
-    "audio_f0_rmse_ratio": Metric("that over the reference's own spread", _AUDIO),
+    "audio_f0_rmse_ratio": Metric("audio_f0_rmse_cents over the reference's own spread", _AUDIO),
     "audio_voicing_error_ratio": Metric("share of frames voiced in one and not in the other", _AUDIO),
     "audio_stoi": Metric(
         "short-time objective intelligibility, the reference's audio being the clean speech", _AUDIO
@@ -164,9 +186,15 @@ TABLE = {
     ),
     "audio_join_score": Metric("discontinuities at chunk joins of stream(); docs/metrics.md", _AUDIO),
     "layer_worst_snr_db": Metric("least SNR of a layer's output against fp32's, given fp32's inputs", always=False),
-    "layer_channel_snr_db": Metric("the same of one output channel", always=False),
+    "layer_channel_snr_db": Metric(
+        "least SNR of one channel of a layer's output against fp32's, given fp32's inputs", always=False
+    ),
     "layer_gain_error": Metric(
         "largest deviation from 1 of a layer's output channel regressed on fp32's, given fp32's inputs", always=False
+    ),
+    "layer_weight_steps": Metric("largest distance of a weight from fp32's, in steps of its rounding", always=False),
+    "layer_weight_gain_error": Metric(
+        "largest deviation from 1 of a layer's weights regressed on fp32's, channel by channel", always=False
     ),
     "client_files_equal_ratio": Metric("share of the files beside the graphs that are what this checkpoint gives"),
     "metadata_equal_ratio": Metric("share of the graphs' metadata entries that are what this checkpoint gives"),

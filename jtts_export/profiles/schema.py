@@ -152,7 +152,7 @@ def built_in() -> dict[str, Path]:
 def load_profile(name: str) -> Profile:
     """A built-in profile, or one from a .toml file, over what it extends. Raises BadInput naming the key at fault."""
     path = built_in().get(name) or Path(name)
-    if path.suffix != ".toml" or not path.is_file():
+    if not _is_file(path):
         raise BadInput(f"no profile '{name}'; built in: {', '.join(built_in())}, or a .toml file")
     return _load(path, ())
 
@@ -191,12 +191,22 @@ def _extended(path: Path, name: object) -> Path:
         raise BadInput(f"{where}'{name}' is not the name of a profile")
     if name in built_in():
         return built_in()[name]
-    folder, base = path.resolve().parent, (path.resolve().parent / name).resolve()
+    try:
+        folder, base = path.resolve().parent, (path.resolve().parent / name).resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # links in a circle, a NUL in the name
+        raise BadInput(f"{where}'{name}' cannot be read: {error}") from error
     if not base.is_relative_to(folder):
         raise BadInput(f"{where}'{name}' lies outside of this profile's folder")
-    if base.suffix != ".toml" or not base.is_file():
+    if not _is_file(base):
         raise BadInput(f"{where}no profile '{name}'; built in: {', '.join(built_in())}, or a .toml file beside it")
     return base
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.suffix == ".toml" and path.is_file()
+    except OSError:  # a name that is too long
+        return False
 
 
 def _validated(path: Path, content: Mapping[str, Any]) -> Profile:

@@ -16,7 +16,8 @@ _RANK = {FAIL: 0, INCONCLUSIVE: 1, PASS: 2}
 
 @dataclass(frozen=True)
 class Change:
-    """A metric of a variant in both releases. trend: `better` or `worse`, by the gates on it; else empty."""
+    """A metric of a variant in both releases, as text; `values` are the JSON's. trend: `better` or `worse` by the
+    gates on it, else empty."""
 
     variant: str
     metric: str
@@ -24,6 +25,7 @@ class Change:
     second: str
     change: str
     trend: str
+    values: tuple[object, object]
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def _change(variant: str, metric: str, first: object, second: object, op: str) -
         if before != after and op[:1] in {">", "<"}:
             trend = "better" if (after > before) == (op[0] == ">") else "worse"
     shown = [facts.figure(metric, value) for value in (first, second)]
-    return Change(facts.text(variant), facts.text(metric), shown[0], shown[1], said, trend)
+    return Change(facts.text(variant), facts.text(metric), shown[0], shown[1], said, trend, (first, second))
 
 
 def _said(metric: str, before: float, after: float) -> str:

@@ -17,13 +17,14 @@ from .summary import SIGNS, escape, rows_of
 
 @dataclass(frozen=True)
 class Comparison:
-    """A page, a summary and test results, and a table for the terminal: header and rows."""
+    """A page, a summary and test results; a table for the terminal, header and rows; the same for programs."""
 
     html: str
     markdown: str
     junit: str
     header: list[str]
     rows: list[list[str]]
+    content: dict[str, Any]
 
     def write(self, folder: Path) -> None:
         """index.html, report.md and junit.xml."""
@@ -54,6 +55,7 @@ def compare(
         junit=_results(a, b),
         header=["variant", "metric", *labels, "change", ""],
         rows=rows,
+        content=_content(a, b, changes, turned),
     )
 
 
@@ -92,6 +94,21 @@ def _page(
         "abouts": [facts.about(a), facts.about(b)],
     }
     return fitted("compare.jinja", content, _cases(a, b, a_samples, b_samples, labels, list(both)))
+
+
+def _content(
+    a: Mapping[str, Any], b: Mapping[str, Any], changes: Sequence[Change], turned: Sequence[Turn]
+) -> dict[str, Any]:
+    return {
+        "verdicts": [a["verdict"], b["verdict"]],
+        "metrics": [
+            {"variant": c.variant, "metric": c.metric, "values": list(c.values), "trend": c.trend} for c in changes
+        ],
+        "gates": [
+            {"variant": t.variant, "metric": t.metric, "outcomes": list(t.outcomes), "trend": trend(t)}
+            for t in turned
+        ],
+    }
 
 
 def _by_variant(changes: Sequence[Change]) -> list[tuple[str, list[Change]]]:

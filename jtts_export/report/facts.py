@@ -170,9 +170,11 @@ def about(validation: Validation) -> list[tuple[str, str]]:
     """Terms and what they are in this release: checkpoint, profile, machine, tool."""
     machine, profile = validation.get("machine") or {}, validation.get("profile") or {}
     sha256 = str((validation.get("checkpoint") or {}).get("sha256") or "")[:16]
-    jitter = real((validation.get("noise") or {}).get("jitter_ratio"))
+    noise = validation.get("noise") or {}
+    jitter = real(noise.get("jitter_ratio"))
+    disturbed = ", disturbed" if noise.get("disturbed") else ""
     cores = f", {machine['cores']} cores" if machine.get("cores") else ""
-    threads = f", {profile['threads']} threads" if profile.get("threads") else ""
+    threads = f", {profile['threads']} thread{'s' * (profile['threads'] != 1)}" if profile.get("threads") else ""
     return [
         (term, text(said))
         for term, said in (
@@ -183,7 +185,7 @@ def about(validation: Validation) -> list[tuple[str, str]]:
             ("System", ", ".join(_system(machine))),
             (
                 "Machine's jitter",
-                jitter is not None and f"{number(jitter)}: slowest over median of a fixed piece of work",
+                jitter is not None and f"{number(jitter)}{disturbed}: slowest over median of a fixed piece of work",
             ),
             ("Made by", f"jtts-export {validation.get('tool_version', '')}".strip()),
         )

@@ -87,7 +87,7 @@ def _by_length(variant: Mapping[str, Any], key: str) -> list[tuple[float, list[f
 
 
 def calls(variants: Variants, styles: Styles) -> list[Figure]:
-    """Call after call on one loaded model: time, memory, and how the first ones compare with the rest."""
+    """Time and memory of call after call on one loaded model."""
     measured = [(text(n, 40), styles[n], v["calls"]) for n, v in variants.items() if v.get("calls")]
     if not measured:
         return []
@@ -96,12 +96,10 @@ def calls(variants: Variants, styles: Styles) -> list[Figure]:
     # The first call pays for what later ones find: it would press the rest against the axis.
     time = _over_calls(measured, lambda c: _cost(c, spoken)[1:], "call", what, start=2)
     memory = _over_calls(measured, lambda c: finite(c.get("rss_mb")), "call", "MB", from_zero=False)
-    warm = _over_calls(measured, lambda c: _warm_up(_cost(c, spoken)), "call", "times the median", level=1)
     legend = _legend([(n, s) for n, s, _ in measured])
     titled = (
         ("Time from call to call", time, f"{what.capitalize()} on one loaded model, from the second call on."),
         ("Memory from call to call", memory, "Resident memory after each call, 10^6 bytes."),
-        ("Warm-up", warm, f"The first {WARM_CALLS} calls over the median of those behind the first."),
     )
     return [Figure(title, picture, legend, note) for title, picture, note in titled if picture]
 
@@ -117,7 +115,19 @@ def _cost(made: Mapping[str, Any], spoken: bool) -> list[float]:
     return (_per_audio(made) or []) if spoken else finite(made.get("seconds"))
 
 
-def _warm_up(costs: Sequence[float]) -> list[float]:
+def warm_up(variants: Variants, styles: Styles) -> list[Figure]:
+    """First calls over the later ones' median: of one utterance said again and again, or else of the calls above."""
+    again = any(v.get("repeated") for v in variants.values())
+    part = "repeated" if again else "calls"
+    measured = [(text(n, 40), styles[n], v[part]) for n, v in variants.items() if v.get(part)]
+    spoken = not again and all(_per_audio(c) is not None for _, _, c in measured)
+    picture = _over_calls(measured, lambda c: _relative(_cost(c, spoken)), "call", "times the median", level=1)
+    said = "One utterance said again and again: time" if again else "Cost"
+    note = f"{said} of the first {WARM_CALLS} calls over the median of those behind the first."
+    return [Figure("Warm-up", picture, _legend([(n, s) for n, s, _ in measured]), note)] if picture else []
+
+
+def _relative(costs: Sequence[float]) -> list[float]:
     steady = median(costs[1:]) if len(costs) > 1 else 0
     return [c / steady for c in costs[:WARM_CALLS]] if steady else []
 
@@ -174,11 +184,13 @@ def _stream(name: str, variant: Mapping[str, Any], style: int) -> Figure | None:
     arrived = list(accumulate(audio for _, audio in chunks))
     first = chunks[0][0]
     had = [(0.0, 0.0)] + [(at / 1e3, total) for (at, _), total in zip(chunks, arrived, strict=True)]
-    end = first / 1e3 + arrived[-1]
-    had.append((max(end, had[-1][0]), arrived[-1]))
+    # Up to a little behind the last chunk: from there on nothing can run dry.
+    end = 1.08 * had[-1][0] or 1.0
+    had.append((end, arrived[-1]))
+    played = min(end - first / 1e3, arrived[-1])
     series = [
         Series("arrived", style, had, dots=False, steps=True),
-        Series("played", 0, [(first / 1e3, 0.0), (end, arrived[-1])], dots=False),
+        Series("played", 0, [(first / 1e3, 0.0), (first / 1e3 + played, played)], dots=False),
     ]
     note = (
         f"{len(chunks)} chunk{'s' * (len(chunks) != 1)}, the first after {number(first)} ms. "

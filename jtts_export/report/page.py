@@ -40,7 +40,7 @@ def html(validation: Mapping[str, Any], samples: Path | None) -> str:
         "main": facts.main_table(validation),
         "gates": sorted((_judged(validation, name) for name in variants), key=lambda judged: judged["rank"]),
         "rtf": figures.rtf(variants, styles),
-        "calls": figures.calls(variants, styles),
+        "calls": [*figures.calls(variants, styles), *figures.warm_up(variants, styles)],
         "stages": figures.stages(variants),
         "streams": figures.streams(variants, styles),
         "layers": [(facts.text(name, 40), rows) for name, v in variants.items() if (rows := figures.layers(v))],

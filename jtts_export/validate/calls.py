@@ -51,12 +51,12 @@ def repeat_metrics(seconds: Sequence[float], audio_s: float) -> dict[str, float]
 
 
 def call_metrics(seconds: Sequence[float], rss_mb: Sequence[float], *lengths: Sequence[float]) -> dict[str, float]:
-    """Of calls in order, the first apart: it pays for what later ones find. lengths: of their texts and speech."""
+    """Of calls in order, but for the first, which pays for what later ones find. lengths: of their texts and
+    speech."""
     time, memory = slope(seconds[1:], *(column[1:] for column in lengths)), slope(rss_mb[1:])
     later, count = float(np.mean(seconds[1:])), len(seconds) - 1
     return {
-        "call_first_ms": 1e3 * seconds[0],
-        "call_later_ms": 1e3 * later,
+        "call_mean_ms": 1e3 * later,
         "call_slope_ms": 1e3 * time.value,
         "call_slope_margin_ms": 1e3 * time.margin,
         "call_growth_ratio": time.least * count / later,

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from jtts_export.surgery import constant, only_user
 
 NEAR = 0.75  # steps: what lies within counts when a scale is recovered, for half a step is rounding
-SILENT = 1e-6  # of the largest weight: what is smaller adds nothing that rounding of the output would leave
+SILENT = 1e-5  # of the largest weight: what is smaller adds nothing that rounding of the output would leave
 _WEIGHTS = {"Conv": (1,), "ConvTranspose": (1,), "MatMul": (0, 1), "Gemm": (1,), "LSTM": (1, 2), "Gather": (0,)}
 
 Nodes = Mapping[str, ir.Node]  # of the fp32 graph, by the name of their first output

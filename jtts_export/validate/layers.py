@@ -18,6 +18,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
+from jtts_export.errors import OutsideError
 from jtts_export.surgery import remove_unused
 
 from .audio import snr_db
@@ -73,7 +74,7 @@ def layer_errors(
     model: Model, fp32: Mapping[str, Path], variant: Mapping[str, Path], case: Case, threads: int
 ) -> list[LayerError]:
     """Every layer of a model's graphs in the order of the graphs. A "brief" case will do: all outputs of a graph's
-    layers are held at once. Raises KeyError for a layer whose output the variant lacks."""
+    layers are held at once. Raises OutsideError for a variant of other graphs."""
     assert model.feeds is not None
     feeds = model.feeds(fp32, case, threads)
     forced = {tap for stage in model.parity.stages for tap in stage.forced}
@@ -106,13 +107,13 @@ def _graph_errors(
     layers = _layers(exact_graph, graph)
     tensors = [layer.tensor for layer in layers]
     forced = sorted(_made(exact_graph).keys() & _made(graph).keys() & set(taps))
-    exact = _run(exact_graph, exact_path, [*tensors, *forced], {}, feed, threads)
+    exact = run_cut(exact_graph, exact_path, [*tensors, *forced], {}, feed, threads)
     given = {tap: exact[tap] for tap in forced}
     built_up = {}
-    for layer, value in zip(layers, _run(graph, path, tensors, given, feed, threads).values(), strict=True):
+    for layer, value in zip(layers, run_cut(graph, path, tensors, given, feed, threads).values(), strict=True):
         built_up[layer.tensor] = snr_db(_real(value, layer.units), exact[layer.tensor])
     given |= {layer.tensor: _scaled(exact[layer.tensor], layer.units) for layer in layers}
-    alone = _run(graph, path, tensors, given, feed, threads)
+    alone = run_cut(graph, path, tensors, given, feed, threads)
     nodes = {layer.tensor: layer.node for layer in layers}
     errors = []
     for layer in layers:
@@ -143,7 +144,7 @@ def _layers(exact: ir.Model, variant: ir.Model) -> list[_Layer]:
     found = []
     for tensor, node in layers.items():
         if tensor not in made:
-            raise KeyError(f"the variant has no tensor named {tensor}")
+            raise OutsideError(f"the variant was not made from this fp32 graph: it has no tensor named {tensor}")
         weight = weights[tensor]
         name = f"{weight}" if uses[weight] == 1 else f"{weight} ({node.name})"
         found.append(_Layer(name, node, made[tensor], units_of(made[tensor], layers)))
@@ -155,10 +156,10 @@ def _made(model: ir.Model) -> dict[str, ir.Value]:
     return {value.name: value for node in model.graph for value in node.outputs if value.name}
 
 
-def _run(
+def run_cut(
     source: ir.Model, path: Path, tensors: Sequence[str], given: Arrays, feed: Arrays, threads: int
 ) -> dict[str, np.ndarray]:
-    """Tensors of a graph; what follows one of `given` takes the value there instead."""
+    """Tensors of the graph in a file, which stays as it is; what follows one of `given` takes the value there."""
     model = source.clone()
     graph = model.graph
     made = _made(model)

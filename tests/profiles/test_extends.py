@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jtts_export.errors import BadInput
-from jtts_export.profiles.schema import Gate, load_profile
+from jtts_export.profiles.schema import Gate, built_in, load_profile
 
 BASE = """
 name = "base"
@@ -156,6 +156,12 @@ def test_what_is_no_profile_is_answered_with_those_there_are(tmp_path: Path, nam
     assert f"mine.toml: extends: no profile '{name}'; built in: apple, cpu" in message
 
 
+@pytest.mark.parametrize("name", ["a\\u0000.toml", "loop.toml", "a" * 300 + ".toml"], ids=["NUL", "loop", "long"])
+def test_what_cannot_be_a_file_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "loop.toml").symlink_to(tmp_path / "loop.toml")
+    assert "mine.toml: extends: " in refusal(write(tmp_path / "mine.toml", f'{HEAD}extends = "{name}"\n'))
+
+
 def test_what_extends_says_is_a_name(tmp_path: Path) -> None:
     assert "extends: '3' is not the name" in refusal(write(tmp_path / "mine.toml", f"{HEAD}extends = 3\n"))
 
@@ -172,3 +178,20 @@ def test_an_error_names_the_file_that_it_is_in(tmp_path: Path) -> None:
 def test_gates_of_another_form_are_refused_as_without_extends(tmp_path: Path, own: str) -> None:
     write(tmp_path / "base.toml", BASE)
     assert "gates" in refusal(write(tmp_path / "mine.toml", f'{HEAD}extends = "base.toml"\n{own}'))
+
+
+def test_the_example_in_the_documentation_is_a_profile(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/profiles.md").read_text(encoding="utf-8")
+    example = page.split("```toml\n")[1].split("```")[0]
+    profile = load_profile(str(write(tmp_path / "example.toml", example)))
+    limits = {gate.metric: str(gate) for gate in profile.gates_for("kokoro", "int8")}
+    assert limits["rtf_warm_p50"] == "rtf_warm_p50 <= 0.5"
+    assert limits["size_mb"] == "size_mb <= 120"
+    assert "speedup_vs_fp32" in limits
+    assert "speedup_vs_reference" not in limits
+
+
+def test_the_documentation_lists_the_built_in_profiles() -> None:
+    page = (Path(__file__).parents[2] / "docs/profiles.md").read_text(encoding="utf-8")
+    rows = [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert sorted(rows) == sorted(built_in())

@@ -254,7 +254,7 @@ def test_a_file_that_is_no_toml_is_refused(tmp_path: Path, content: bytes) -> No
         load_profile(str(path))
 
 
-@pytest.mark.parametrize("name", ["no-such-profile", "missing.toml", "", "schema.py"])
+@pytest.mark.parametrize("name", ["no-such-profile", "missing.toml", "", "schema.py", "a" * 300 + ".toml"])
 def test_an_unknown_profile_is_answered_with_the_built_in_ones(name: str) -> None:
     with pytest.raises(BadInput, match="cpu"):
         load_profile(name)

@@ -121,6 +121,7 @@ def _variant(name: str, rng: np.random.Generator) -> dict[str, Any]:
             "audio_s": calls_s.tolist(),
             "rss_mb": ((400 if int8 else 700) + 30 * (1 - np.exp(-np.arange(20) / 3))).tolist(),
         },
+        "repeated": {"seconds": (0.5 * speed * np.array([2.4, 1.1, *np.ones(8)])).tolist(), "audio_s": 0.5},
         "stages": [
             {"name": "frontend", "ms": 1.8},
             {"name": "text_encoder", "ms": 40 * speed},

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +62,7 @@ def test_gates_that_do_not_hold_come_first(page: str) -> None:
     assert len(outcomes) == 17
 
 
-@pytest.mark.parametrize("part", ["samples", "timings", "calls", "stages", "stream", "layers", "noise"])
+@pytest.mark.parametrize("part", ["samples", "timings", "calls", "repeated", "stages", "stream", "layers", "noise"])
 def test_a_part_that_is_missing_is_left_out(part: str, page: str, whole: dict[str, Any], samples: Path) -> None:
     bare = copy.deepcopy(whole)
     bare.pop(part, None)
@@ -70,7 +72,8 @@ def test_a_part_that_is_missing_is_left_out(part: str, page: str, whole: dict[st
     heading = {
         "samples": "<h2>Listen",
         "timings": "Real-time factor by length",
-        "calls": "Warm-up",
+        "calls": "Memory from call to call",
+        "repeated": "One utterance said again and again",
         "stages": "<h2>Where the time goes",
         "stream": "<h2>Chunks",
         "layers": "<h2>Layers that hurt most",
@@ -185,3 +188,10 @@ def test_write_leaves_three_files(tmp_path: Path) -> None:
     names = sorted(path.name for path in (tmp_path / "report").iterdir())
     assert names == ["index.html", "junit.xml", "report.md"]
     assert (tmp_path / "report" / "index.html").read_text(encoding="utf-8") == report.html(validation, None)
+
+
+def test_importing_the_report_costs_nothing() -> None:
+    heavy = {"numpy", "scipy", "jinja2", "markupsafe", "PIL", "soundfile", "torch", "matplotlib"}
+    told = "import sys, jtts_export.report; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert not heavy & set(done.stdout.split())

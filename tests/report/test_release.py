@@ -1,32 +1,80 @@
-"""The report of what the command makes of a tiny checkpoint."""
+"""The report in the release that the command makes of a tiny checkpoint, and two releases compared by it."""
 
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
-from command import PROFILE, run
+import pytest
+from command import PROFILE, assert_refused, run
 from report.browser import Browser
 
-from jtts_export import report
+from jtts_export.compare import labels
 
 
-def test_a_real_validation_has_a_quiet_page(kokoro_folder: Path, browser: Browser, tmp_path: Path) -> None:
-    profile = tmp_path / "tiny.toml"
+@dataclass(frozen=True)
+class Built:
+    """A release and the folder that the command ran in."""
+
+    release: Path
+    home: Path
+
+
+@pytest.fixture(scope="module")
+def built(kokoro_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    home = tmp_path_factory.mktemp("reported")
+    profile = home / "tiny.toml"
     profile.write_text(PROFILE)
-    where = ["--checkpoint", str(kokoro_folder), "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
-    done = run(tmp_path, "kokoro", "--profile", str(profile), *where, "--int8")
+    where = ["--checkpoint", str(kokoro_folder), "--out", str(home / "out"), "--cache", str(home / "cache")]
+    done = run(home, "kokoro", "--profile", str(profile), *where, "--int8")
     # A busy machine may leave gates of time undecided; the report is of whatever was measured.
-    folders = [p for p in (tmp_path / "out").iterdir() if p.name.startswith("kokoro")]
-    assert len(folders) == 1, (done.stdout, done.stderr)
-    validation = json.loads((folders[0] / "validation.json").read_text(encoding="utf-8"))
-    report.write(validation, folders[0] / "samples", tmp_path / "report")
-    page = tmp_path / "report" / "index.html"
+    found = [p for p in (home / "out").iterdir() if p.name.startswith("kokoro")]
+    assert len(found) == 1, (done.stdout, done.stderr)
+    return Built(found[0], home)
+
+
+def test_a_release_brings_its_page(built: Built, browser: Browser) -> None:
+    validation = json.loads((built.release / "validation.json").read_text(encoding="utf-8"))
+    page = built.release / "report" / "index.html"
     browser.open(page, 390, 844)
     assert browser.complaints() == []
     assert browser.requests() == [page.resolve().as_uri()]
     assert browser.run("document.documentElement.scrollWidth") == 390
     shown = browser.run("document.querySelector('.main').textContent")
     assert all(variant in shown for variant in ("fp32", "int8"))
+    said = len(validation["samples"]) * (1 + len(validation["variants"]))
+    assert browser.run("document.querySelectorAll('audio').length") == said  # of a tiny model, all fit
     gates = sum(len(v["gates"]) for v in validation["variants"].values())
     assert browser.run("document.querySelectorAll('.gates tbody tr').length") == gates
+
+
+def test_the_command_compares_releases(built: Built, browser: Browser, tmp_path: Path) -> None:
+    other = shutil.copytree(built.release, tmp_path / "candidate" / "kokoro")
+    done = run(built.home, "compare", str(built.release), str(other), "--report", str(tmp_path / "compared"))
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert rows[0] == ["variant", "metric", "out", "candidate", "change"]
+    assert {row[-1] for row in rows[1:]} == {"="}
+    page = tmp_path / "compared" / "index.html"
+    browser.open(page, 390, 844)
+    assert browser.complaints() == []
+    assert browser.run("document.querySelectorAll('audio').length") > 0
+    printed = run(built.home, "compare", str(built.release), str(other), "--json")
+    content = json.loads(printed.stdout)
+    content = json.loads(printed.stdout)
+    assert content["gates"] == []
+    assert all(first == second for first, second in (metric["values"] for metric in content["metrics"]))
+
+
+def test_a_release_that_was_changed_is_not_compared(built: Built, tmp_path: Path) -> None:
+    other = shutil.copytree(built.release, tmp_path / "kokoro")
+    (other / "validation.json").write_text("{}")
+    assert_refused(run(built.home, "compare", str(built.release), str(other)), 3, "validation.json")
+
+
+def test_labels_are_the_parts_of_the_paths_that_differ(tmp_path: Path) -> None:
+    assert labels(tmp_path / "old" / "kokoro", tmp_path / "new" / "kokoro") == ("old", "new")
+    assert labels(tmp_path / "kokoro", tmp_path / "kokoro.failed") == ("kokoro", "kokoro.failed")
+    assert labels(tmp_path, tmp_path) == ("A", "B")

@@ -194,7 +194,7 @@ def test_attention_in_8_bits_and_its_weights_as_an_output_came_later(
 
 
 def test_the_table_is_what_the_installed_runtime_does(tmp_path: Path) -> None:
-    """Measured again, for the version that transformers.js 3.8.1 brings: onnxruntime's own operators, which differ."""
+    """Measured again, for the version that transformers.js 3.8.1 brings: onnxruntime's own operators."""
     installed = CLIENTS / "node_modules/onnxruntime-web/package.json"
     if not installed.is_file() or shutil.which("node") is None:
         pytest.fail("this client is not installed: run scripts/setup_clients.sh", pytrace=False)

@@ -98,7 +98,7 @@ def _mean(values: Sequence[float]) -> float:
 
 def _mean_noise_db(values: Sequence[float]) -> float:
     """Mean of noise-to-signal power ratios, as dB."""
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):
         return float(-10 * np.log10(np.mean(10 ** (-np.array(values, np.float64) / 10))))
 
 
