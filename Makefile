@@ -32,6 +32,7 @@ demo: $(VENV)/installed
 
 test: setup
 	bash scripts/setup_clients.sh
+	bash scripts/setup_browser.sh
 	$(VENV)/bin/python -m pytest
 
 lint: setup

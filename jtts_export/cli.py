@@ -168,6 +168,7 @@ def _conclude(validation: dict[str, Any], release: Path, as_json: bool) -> None:
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
     prose = any(" " in row[-1] for row in rows)  # may go over several lines; figures never
@@ -175,7 +176,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         wraps = prose and i == len(header) - 1
         table.add_column(title, justify="left" if i == 0 or wraps else "right", no_wrap=not wraps)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # a name in brackets is no markup
     width = LINE if prose else UNBROKEN
     Console(highlight=False, width=None if sys.stdout.isatty() else width).print(table)
 

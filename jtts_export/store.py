@@ -22,7 +22,11 @@ from pathlib import Path
 from .errors import GateFailed, OutsideError
 from .models.source import sha256_file
 
-PACKAGES = ("torch", "transformers", "tokenizers", "onnx", "onnx-ir", "onnxruntime", "numpy", "scipy")
+PACKAGES = (
+    *("torch", "transformers", "tokenizers", "onnx", "onnx-ir", "onnxruntime", "numpy", "scipy"),
+    *("pystoi", "praat-parselmouth", "pyloudnorm", "soundfile", "pillow", "jinja2"),
+)
+SOURCES = {".py", ".json", ".jinja", ".css", ".js"}
 UNUSED_DAYS = 30
 _RECORD = "stage.json"
 _TEMPORARY = re.compile(r"\.?tmp-(\d+)-.+")
@@ -117,7 +121,7 @@ def code_version() -> str:
     """Hash of this package's source: any change of it makes every stage new."""
     whole = hashlib.sha256()
     package = Path(__file__).parent
-    for path in sorted(p for p in files_under(package) if p.suffix in {".py", ".json"}):
+    for path in sorted(p for p in files_under(package) if p.suffix in SOURCES):
         whole.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
     return whole.hexdigest()
 

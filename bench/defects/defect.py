@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from jtts_export.exporters.model import Model
-from jtts_export.runtime.names import stored
+from jtts_export.runtime.names import data_file, stored
 
 from .graph_file import GraphFile, damaging
 
 Files = Mapping[str, Path]  # graph -> file
+WEIGHTS = data_file(Path("graph.onnx")).suffix
 
 
 @dataclass
@@ -56,13 +57,15 @@ class Defect:
 
 
 def linked(source: Path, target: Path) -> Path:
-    """A copy of a file or a folder by hard links, or by content across file systems."""
+    """A copy of a file or a folder by hard links; by content across file systems, and of files of weights: onnx
+    opens none that has two names."""
 
     def link(old: str, new: str) -> str:
-        try:
-            os.link(old, new)
-        except OSError:
-            shutil.copyfile(old, new)
+        if not old.endswith(WEIGHTS):
+            with suppress(OSError):
+                os.link(old, new)
+                return new
+        shutil.copyfile(old, new)
         return new
 
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from jtts_export.validate.audio import join_score
 from jtts_export.validate.parity import Metrics
 from jtts_export.validate.subject import Findings, Subject
 
-from .defect import Defect, Files, Planting, linked, linked_graphs
+from .defect import WEIGHTS, Defect, Files, Planting, linked, linked_graphs
 
 JOINS = "audio_join_score"
 
@@ -99,11 +99,10 @@ def _verified(good: Good, defect: Defect, folder: Path) -> Trial:
 def _judged(good: Good, defect: Defect, folder: Path) -> Trial:
     subject, variant = good.subject, defect.variant
     graphs = linked_graphs(subject.files[variant], folder / "graphs")
-    names = {file for name in subject.files.values() for file in name.values()}
     clients = folder / "clients"
     clients.mkdir()
     for path in subject.clients.rglob("*"):
-        if path.is_file() and not _is_graph(path) and path not in names:
+        if path.is_file() and not _is_graph(path):
             linked(path, clients / path.relative_to(subject.clients))
     planting = Planting(variant, graphs, clients, subject.model, subject.files, good.other)
     defect.plant(planting)
@@ -119,7 +118,7 @@ def _judged(good: Good, defect: Defect, folder: Path) -> Trial:
 
 
 def _is_graph(path: Path) -> bool:
-    return path.suffix in (".onnx", ".onnx_data")
+    return path.suffix in (".onnx", WEIGHTS)
 
 
 def excess(row: Mapping, good: Metrics) -> float:

@@ -163,7 +163,7 @@ def checkpoint(validation: Validation) -> str:
     given = validation.get("checkpoint") or {}
     source = str(given.get("source") or "")
     shown = source if source.startswith(("hub:", "random:")) else PurePath(source).name
-    return text(f"{shown}@{given['revision']}" if given.get("revision") else shown)
+    return text(f"{shown}@{str(given['revision'])[:12]}" if given.get("revision") else shown)
 
 
 def about(validation: Validation) -> list[tuple[str, str]]:

@@ -21,7 +21,7 @@ RANGE_DB, DIFFERENCE_DB = 80.0, 20.0
 _TICKS_KHZ = (0.5, 1, 2, 4, 8, 16)
 _KBPS = {1: (32, 320), 2: (8, 160), 3: (8, 64)}  # MPEG-1, -2, -2.5: least and most kbit/s of layer III
 
-# Levels from dark to light: magma, by M. Bastian et al. for matplotlib (CC0), at eighths; and blue to orange through
+# Levels from dark to light: magma (N. Smith, S. van der Walt, CC0) at eighths; and blue to orange through
 # near black, so that nothing looks like nothing.
 _MAGMA = ("000004", "1d1147", "51127c", "832681", "b73779", "e75263", "fc8961", "fec488", "fcfdbf")
 _DIVERGING = ("9fd3ff", "3b8fd6", "1b4a7a", "14161a", "85430f", "e08330", "ffd5a0")

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
 
 from jtts_export.surgery import constant, only_user
 
+UNKNOWN = 1e-30  # a scale that weights do not tell, for all of them are nothing in its steps
 NEAR = 0.75  # steps: what lies within counts when a scale is recovered, for half a step is rounding
+PIECE = 1 << 14
 SILENT = 1e-5  # of the largest weight: what is smaller adds nothing that rounding of the output would leave
 _WEIGHTS = {"Conv": (1,), "ConvTranspose": (1,), "MatMul": (0, 1), "Gemm": (1,), "LSTM": (1, 2), "Gather": (0,)}
 
@@ -34,9 +37,12 @@ class Held:
 
     def deviation(self, exact: np.ndarray) -> Deviation:
         """From fp32's weight, clipping aside."""
-        wanted = np.clip(exact / self.step, self.low, self.high)
-        power = _product(wanted, wanted)
-        gain = _product(self.integers, wanted) / power if power else 1.0
+        order: Literal["C", "F"] = "C" if self.integers.flags.c_contiguous else "F"
+        exact = np.asarray(exact, order=order)  # which the transposed ones are worth a copy for
+        wanted = exact / self.step
+        np.clip(wanted, self.low, self.high, out=wanted)
+        power = _product(wanted, wanted, order)
+        gain = _product(self.integers, wanted, order) / power if power else 1.0
         wanted -= self.integers
         off = np.abs(wanted, out=wanted)
         if off.max() > 1:  # it matters where the weight does: the step of a silent channel may be its bias's
@@ -79,8 +85,8 @@ def units_of(output: ir.Value, nodes: Nodes) -> Units | None:
         low, step = np.moveaxis(table[0], -1, 0)
         # A Cast truncates: the norm's bias holds half a step more.
         return Units(np.concatenate([step, step]), np.concatenate([0 * low, low - step / 2]))
-    if (led := _led(output)) is not None:
-        gain = _input_scale(led, nodes)
+    if _led(output) is not None:
+        gain = _steps_behind(output, nodes)
         return Units(gain, np.zeros_like(gain))
     return None
 
@@ -114,9 +120,10 @@ def deviation(node: ir.Node, holding: list[Held], units: Units | None) -> Deviat
     return Deviation(max(d.steps for d in found), max(d.gain_error for d in found))
 
 
-def _product(a: np.ndarray, b: np.ndarray) -> float:
-    """Sum of products, in float64 where it is long."""
-    return float(np.einsum("...i,...i->...", a, b).sum(dtype=np.float64))
+def _product(a: np.ndarray, b: np.ndarray, order: Literal["C", "F"]) -> float:
+    """Sum of products, by pieces that float32 can add up."""
+    a, b = a.ravel(order), b.ravel(order)
+    return sum(float(a[i : i + PIECE] @ b[i : i + PIECE]) for i in range(0, a.size, PIECE))
 
 
 def _finite(value: float) -> float:
@@ -206,9 +213,23 @@ def _rows(output: ir.Value, conv: ir.Node, nodes: Nodes) -> tuple[np.ndarray, np
     assert weight is not None and last is not None
     integers = _of(weight.inputs[0]).astype(np.float32)
     scale = _of(weight.inputs[1]) * _of(last.inputs[1])
-    if (led := _led(output)) is not None:
-        scale = scale * _input_scale(led, nodes)
+    if _led(output) is not None:
+        scale = scale * _steps_behind(output, nodes)
     return integers, scale.reshape(-1, *[1] * (integers.ndim - 1))
+
+
+def _steps_behind(output: ir.Value, nodes: Nodes) -> np.ndarray:
+    """Real units of the steps that the output of an int8 convolution has for the one behind it: as that one's weights
+    tell, and where they are all nothing, its own."""
+    led, conv = _led(output), ahead(output, "DequantizeLinear", "QuantizeLinear", "Conv")
+    assert led is not None and conv is not None
+    scale = _input_scale(led, nodes)
+    for channel in np.flatnonzero(scale == np.float32(UNKNOWN)):
+        held_as = _of(conv.inputs[1].producer().inputs[0])[channel].astype(np.float64)  # type: ignore[union-attr]
+        held_as *= _of(conv.inputs[1].producer().inputs[1])[channel] * _of(output.producer().inputs[1])  # type: ignore[union-attr]
+        if power := (held_as**2).sum():
+            scale[channel] = max(UNKNOWN, (held_as * _exact(output, nodes)[channel]).sum() / power)
+    return scale
 
 
 def _columns(scale: np.ndarray, ndim: int) -> np.ndarray:
@@ -255,19 +276,20 @@ def _led(output: ir.Value) -> ir.Value | None:
 
 def _recovered(integers: np.ndarray, exact: np.ndarray) -> np.ndarray:
     """The scale [in] by which weights [out, in, ...] became integers: the graph holds it nowhere else. By least
-    squares over the weights that agree on it, so that one that is wrong shows, and does not tell."""
+    squares over the weights that agree on it, so that one that is wrong shows, and does not tell. UNKNOWN where all
+    are zero."""
     count = integers.shape[1]
     q, x = (np.moveaxis(a, 1, 0).reshape(count, -1).astype(np.float64) for a in (integers, exact))
     telling = np.where(np.abs(q) >= np.abs(q).max(axis=1, keepdims=True) / 4, x, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(telling == 0, np.nan, q / telling)
-    scale = np.array([np.nanmedian(row) if np.isfinite(row).any() else 1.0 for row in ratio])
+    scale = np.array([np.nanmedian(row) if np.isfinite(row).any() else UNKNOWN for row in ratio])
     for _ in range(2):
         near = np.abs(q - np.clip(x * scale[:, None], -127, 127)) <= NEAR
         near &= np.abs(q) < 127  # clipped ones say little
         power = (x * x * near).sum(axis=1)
         scale = np.where(power > 0, (q * x * near).sum(axis=1) / np.where(power > 0, power, 1), scale)
-    return scale.astype(np.float32)
+    return np.maximum(scale, UNKNOWN).astype(np.float32)
 
 
 def _table_line(output: ir.Value) -> np.ndarray | None:
