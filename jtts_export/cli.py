@@ -362,7 +362,9 @@ def show(name: str, as_json: bool) -> None:
         return
     click.echo(f"{profile.name}: {profile.description}")
     click.echo(f"runtime {profile.runtime}, {profile.provider}; threads {profile.threads}")
-    click.echo(f"variants {', '.join(profile.variants) or 'fp32 alone'}; schemes {', '.join(profile.schemes) or 'none'}")
+    click.echo(
+        f"variants {', '.join(profile.variants) or 'fp32 alone'}; schemes {', '.join(profile.schemes) or 'none'}"
+    )
     _table(["model", "variant", "metric", "limit", "meaning"], rows(profile))
 
 

@@ -23,7 +23,7 @@ EDITED = (
     "tokenizer_config.json",
     "README.md",
     "report/*.html",
-    "report/*.json",
+    "report/*.xml",
     "report/*.md",
     "report/*/*.flac",
     VALIDATION,

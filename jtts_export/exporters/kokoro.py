@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from jtts_export.runtime.taps import Graphs, OnnxRunner
 from jtts_export.validate.parity import Parity, Stage
 from jtts_export.validate.runner import Case
 
-from . import kokoro_sentences, onnx, sentences
+from . import kokoro_sentences, onnx, sentences, speecht5_sentences
 from .graph import Graph
 from .kokoro_clients import graph_metadata, write_client_files
 from .kokoro_sentences import Sentence
@@ -136,7 +137,7 @@ def cases(config: Config, voices: Voices, purpose: str) -> list[Case]:
     for i, sentence in enumerate(said):
         name = names[i * len(names) // len(said)]
         case = _case(config["vocab"], sentence, name, voices[name], 0 if purpose == "sequence" else i)
-        made.append(Case(f"{sentences.LENGTHS[i]}, {case.name}", case.inputs) if purpose == "timed" else case)
+        made.append(replace(case, name=f"{sentences.LENGTHS[i]}, {case.name}") if purpose == "timed" else case)
     return made
 
 
@@ -168,7 +169,10 @@ def feeds(graphs: Graphs, case: Case, threads: int) -> dict[str, Mapping[str, np
 def speaker(files: Mapping[str, Path], config: Config, voices: Voices, threads: int) -> Speak:
     runtime = runtime_kokoro.Kokoro(files, config["vocab"], voices, threads)
     known = "".join(p for p in kokoro_sentences.SPOKEN if p in config["vocab"]) or next(iter(config["vocab"]))
-    return lambda: (speech.audio for speech in runtime.stream(phonemes=known))
+    said = {"phonemes": known}
+    if known == kokoro_sentences.SPOKEN and frontend.is_installed():
+        said = {"text": speecht5_sentences.LONG}  # the same, and its way to phonemes is measured too
+    return lambda: (speech.audio for speech in runtime.stream(**said))
 
 
 def _said(purpose: str, most: int) -> list[Sentence]:
@@ -187,7 +191,7 @@ def _case(vocab: Mapping[str, int], said: Sentence, voice: str, rows: np.ndarray
         ids = sorted(set(vocab.values()))
         tokens = [int(t) for t in np.random.default_rng(seed).choice(ids, min(len(phonemes), len(rows)))]
     speed = f", speed {said.speed:g}" if said.speed != 1 else ""
-    return Case(f"{len(tokens)} tokens, {voice}{speed}", _inputs(tokens, rows, said.speed))
+    return Case(f"{len(tokens)} tokens, {voice}{speed}", _inputs(tokens, rows, said.speed), said.text)
 
 
 def _inputs(tokens: Sequence[int], rows: np.ndarray, speed: float = 1.0) -> dict[str, np.ndarray]:

@@ -86,5 +86,5 @@ def spoken(voices: Iterable[str], texts: Sequence[str], said: Said) -> list[Case
             raise BadInput(f"sentence {number}, '{shown}': it holds nothing that this checkpoint can say")
         for part, (length, inputs) in enumerate(parts, 1):
             place = f"{number}.{part}" if len(parts) > 1 else f"{number}"
-            made.append(Case(f"{place}. {shown}, {length}, {voice}", inputs))
+            made.append(Case(f"{place}. {shown}, {length}, {voice}", inputs, text))
     return made

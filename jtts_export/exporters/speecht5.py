@@ -156,7 +156,7 @@ def cases(config: Config, voices: Voices, purpose: str) -> list[Case]:
         if steps:
             inputs |= {"min_steps": np.array(steps[i]), "max_steps": np.array(steps[i])}
             label = f"{seconds[i]:g} s, {label}"
-        made.append(Case(f"{sentences.LENGTHS[i]}, {label}" if purpose == "timed" else label, inputs))
+        made.append(Case(f"{sentences.LENGTHS[i]}, {label}" if purpose == "timed" else label, inputs, text))
     return made
 
 
@@ -212,7 +212,10 @@ def feeds(graphs: Graphs, case: Case, threads: int) -> dict[str, dict[str, np.nd
 
 def speaker(files: Mapping[str, Path], config: Config, voices: Voices, threads: int) -> Speak:
     engine, (*_, case) = Engine(files, threads), cases(config, voices, "timed")
-    return lambda: engine.stream(case.inputs)
+    tokenizer = _tokenizer(config)
+    return lambda: engine.stream(
+        {**case.inputs, "input_ids": _tokens(config["model"], tokenizer, case.text, len(TIMED_SECONDS) - 1)}
+    )
 
 
 MODEL = Model(

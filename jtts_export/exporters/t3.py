@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
 
@@ -147,14 +147,14 @@ def cases(config: Config, voices: Voices, purpose: str) -> list[Case]:
     checkpoint would say."""
     names = sorted(voices)[: 1 if purpose == "sequence" else None]  # another voice's first call is a first call
     model = T3Config(**config["model"])
-    tokenizer = Tokenizer.from_str(json.dumps(config["tokenizer"]))
+    tokenizer = _tokenizer(config)
     said, made = _said(purpose), []
     counts = sentences.within([utterance.tokens for utterance in said], model.max_speech_tokens)
     for i, (utterance, count) in enumerate(zip(said, counts, strict=True)):
         name = names[i % len(names)]
         ids = _tokens(model, tokenizer, utterance.text, 0 if purpose == "sequence" else i)
         case = _case(model, ids, name, voices[name], count, utterance)
-        made.append(Case(f"{sentences.LENGTHS[i]}, {case.name}", case.inputs) if purpose == "timed" else case)
+        made.append(replace(case, name=f"{sentences.LENGTHS[i]}, {case.name}") if purpose == "timed" else case)
     return made
 
 
@@ -162,7 +162,7 @@ def spoken(config: Config, voices: Voices, texts: Sequence[str]) -> list[Case]:
     """Utterances of English texts, as many tokens as their length asks for, at most MAX_TOKENS. Raises BadInput
     naming a text of which nothing can be said."""
     model = T3Config(**config["model"])
-    tokenizer = Tokenizer.from_str(json.dumps(config["tokenizer"]))
+    tokenizer = _tokenizer(config)
 
     def said(text: str, voice: str) -> list[tuple[str, Mapping[str, np.ndarray]]]:
         pieces = sentences.pieces(text, lambda p: len(_ids(model, tokenizer, p)), model.text_positions - 2)
@@ -205,7 +205,11 @@ def _case(config: T3Config, ids: Sequence[int], name: str, voice: Voice, count: 
     if utterance.cfg_weight is not None:
         inputs["cfg_weight"] = np.array(utterance.cfg_weight)
         label += f", cfg_weight {utterance.cfg_weight:g}"
-    return Case(label, inputs)
+    return Case(label, inputs, utterance.text)
+
+
+def _tokenizer(config: Config) -> Tokenizer:
+    return Tokenizer.from_str(json.dumps(config["tokenizer"]))
 
 
 def _tokens(config: T3Config, tokenizer: Tokenizer, text: str, seed: int) -> list[int]:
@@ -291,7 +295,13 @@ def weight_bytes(graph: Path) -> int:
 
 def speaker(files: Mapping[str, Path], config: Config, voices: Voices, threads: int) -> Speak:
     engine, (*_, case) = Engine(files, threads), cases(config, voices, "timed")
-    return lambda: engine.stream(case.inputs)
+    tokenizer, (start, *_, stop) = _tokenizer(config), case.inputs["text_tokens"][0].tolist()
+
+    def speak() -> Iterator[np.ndarray]:
+        ids = _tokens(engine.config, tokenizer, case.text, len(TIMED_TOKENS) - 1)
+        return engine.stream({**case.inputs, "text_tokens": np.array([[start, *ids, stop]], np.int64)})
+
+    return speak
 
 
 MODEL = Model(

@@ -14,6 +14,7 @@ import threading
 import unicodedata
 from collections.abc import Iterator, Mapping
 from importlib import resources
+from importlib.util import find_spec
 from typing import Any
 
 from jtts_export.errors import BadInput, OutsideError
@@ -145,6 +146,11 @@ _CLAUSE_END = re.compile(r'[;:,—]+["”)]*')
 _WORD_END = re.compile(r"(?=\s)")
 _STRESSES = "ˈˌ"
 _LENGTHS_AND_MODIFIERS = "ːʰʲ\u0303"  # belong to the phoneme before them
+
+
+def is_installed() -> bool:
+    """Whether the `phonemes` extra is there."""
+    return all(find_spec(module) for module in ("phonemizer", "espeakng_loader"))
 
 
 def phonemize(text: str, language: str = "en-us") -> str:

@@ -59,5 +59,5 @@ def save_samples(
             clean = np.clip(np.nan_to_num(signals[number].reshape(-1)), -1, 1)
             soundfile.write(folder / name, clean, sample_rate_hz, subtype="PCM_16")
             files[speaker] = f"{folder.name}/{name}"
-        listed.append({"case": case.name, "sample_rate_hz": sample_rate_hz, "files": files})
+        listed.append({"case": case.name, "text": case.text, "sample_rate_hz": sample_rate_hz, "files": files})
     return listed

@@ -21,7 +21,8 @@ class Runner(Protocol):
 
 @dataclass(frozen=True)
 class Case:
-    """One utterance: the graph's inputs, under a name that reports can show."""
+    """One utterance: the graph's inputs, under a name that reports can show, and the text that it says."""
 
     name: str
     inputs: Arrays
+    text: str = ""

@@ -1,0 +1,121 @@
+"""Plant defects in good artifacts and write docs/defects.md, or count false alarms.
+
+    python -m bench.defects [--model kokoro ...] [--seed 0] [--out docs/defects.md]
+    python -m bench.defects --false-alarms 30 [--busy]
+
+Artifacts are built by the pipeline, with its default cache, for the profile `cpu`: full size, an hour or two for each
+model. A model's own section of the report is replaced, the others stay.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from functools import cache
+from pathlib import Path
+
+from bench.common import ROOT, say
+from jtts_export.exporters.graph import DEFAULT_OPSET
+from jtts_export.models import MODELS
+from jtts_export.models.source import locate
+from jtts_export.pipeline import Job, build
+from jtts_export.profiles.schema import Profile, load_profile
+from jtts_export.progress import Progress
+from jtts_export.runtime.names import released
+from jtts_export.store import default_root
+from jtts_export.validate import measure
+from jtts_export.validate.spread import Spread
+from jtts_export.validate.subject import Subject
+
+from . import alarms, report
+from .catalogue import defects
+from .defect import Files
+from .make import made
+from .trial import Good, attempt, joins
+
+VARIANTS = ("int8",)
+SEEDS = 3  # of good artifacts that are validated again and again
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", nargs="*", choices=list(MODELS), default=list(MODELS))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--checkpoint", help="in place of random:SEED, of one model")
+    parser.add_argument("--other", help="the other checkpoint, in place of random:SEED+1")
+    parser.add_argument("--profile", default="cpu")
+    parser.add_argument("--only", default="", help="defects whose name has this in it; the report stays as it is")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/defects.md")
+    parser.add_argument("--false-alarms", type=int, metavar="N", help="validate good artifacts N times")
+    parser.add_argument("--busy", action="store_true", help="beside a process on every core that never rests")
+    options = parser.parse_args()
+    profile = load_profile(options.profile)
+    with tempfile.TemporaryDirectory() as folder:
+        if options.false_alarms:
+            _count(options, profile, Path(folder))
+            return
+        for name in options.model:
+            say(f"== {name}")
+            checkpoint = options.checkpoint or f"random:{options.seed}"
+            other = options.other or f"random:{options.seed + 1}"
+            good = built(name, checkpoint, other, profile, Path(folder) / name)
+            trials = []
+            for defect in defects(name, good.release):
+                if options.only in defect.name:
+                    start = time.perf_counter()
+                    trials.append(attempt(good, defect))
+                    say(f"{time.perf_counter() - start:6.1f} s {report.progress(trials[-1])}")
+            say(f"{sum(trial.is_caught for trial in trials)} of {len(trials)} caught")
+            if not options.only:
+                report.write(options.out, name, report.of_model(good, _shown(checkpoint), trials))
+
+
+def _count(options: argparse.Namespace, profile: Profile, folder: Path) -> None:
+    """Every model's artifacts of several seeds."""
+    seeds = range(options.seed, options.seed + min(SEEDS, options.false_alarms))
+    subjects = [
+        built(name, f"random:{seed}", "", profile, folder / f"{name}{seed}").subject
+        for name in options.model
+        for seed in seeds
+    ]
+    found = alarms.verdicts(subjects, options.false_alarms, options.busy, say)
+    shown = [f"{name} random:{seed}" for name in options.model for seed in seeds]
+    report.write(options.out, "false-alarms", report.of_alarms(shown, profile.name, options.busy, found))
+
+
+def built(name: str, checkpoint: str, other: str, profile: Profile, folder: Path) -> Good:
+    """A release by the whole pipeline, and what it was measured to be."""
+    job = Job(name, checkpoint, VARIANTS, profile, folder, default_root(), DEFAULT_OPSET)
+    outcome = build(job, Progress())
+    info = MODELS[name]
+    model = info.load()
+    loaded = model.load(locate(checkpoint, info.files, info.companions))
+    found = {
+        variant: {metric: float(value) for metric, value in row["metrics"].items()}  # "inf" is a number
+        for variant, row in outcome.validation["variants"].items()
+    }
+    spread = Spread({k: v for k, v in found["fp32"].items() if k.startswith("spread_")})
+    graphs = (*model.graphs, *model.derived)
+    files = {variant: released(outcome.release, graphs, variant) for variant in found}
+    subject = Subject(name, model, loaded, files, outcome.release, profile, spread)
+
+    @cache
+    def made_once() -> Subject:
+        say(f"making {other}")
+        return made(name, other, VARIANTS, profile, folder / "other", lambda _: None)
+
+    def of_other(variant: str) -> Files:
+        return made_once().files[variant]
+
+    metrics = {variant: joins(subject, variant) | values for variant, values in found.items()}
+    return Good(subject, measure.reference(subject), metrics, of_other, outcome.release)
+
+
+def _shown(checkpoint: str) -> str:
+    """Without the folders of this machine."""
+    return checkpoint if checkpoint.startswith(("random:", "hub:")) else f"checkpoint {Path(checkpoint).name}"
+
+
+if __name__ == "__main__":
+    main()
