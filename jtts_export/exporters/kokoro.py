@@ -169,10 +169,10 @@ def feeds(graphs: Graphs, case: Case, threads: int) -> dict[str, Mapping[str, np
 def speaker(files: Mapping[str, Path], config: Config, voices: Voices, threads: int) -> Speak:
     runtime = runtime_kokoro.Kokoro(files, config["vocab"], voices, threads)
     known = "".join(p for p in kokoro_sentences.SPOKEN if p in config["vocab"]) or next(iter(config["vocab"]))
-    said = {"phonemes": known}
+    text = ""
     if known == kokoro_sentences.SPOKEN and frontend.is_installed():
-        said = {"text": speecht5_sentences.LONG}  # the same, and its way to phonemes is measured too
-    return lambda: (speech.audio for speech in runtime.stream(**said))
+        text, known = speecht5_sentences.LONG, ""  # the same, and its way to phonemes is measured too
+    return lambda: (speech.audio for speech in runtime.stream(text, phonemes=known))
 
 
 def _said(purpose: str, most: int) -> list[Sentence]:

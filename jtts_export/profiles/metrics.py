@@ -154,7 +154,7 @@ TABLE = {
     "audio_mrstft": Metric("multi-resolution STFT distance of whole syntheses, durations forced", _AUDIO),
     "audio_mrstft_ratio": Metric("audio_mrstft over the reference's own spread", _AUDIO),
     "audio_f0_rmse_cents": Metric(
-        "F0 of the audio against the reference's, where both are voiced, root mean square", _AUDIO
+        "F0 of the audio against the reference's, where both are voiced, RMS without the worst tenth of frames", _AUDIO
     ),
     "audio_f0_rmse_ratio": Metric("audio_f0_rmse_cents over the reference's own spread", _AUDIO),
     "audio_voicing_error_ratio": Metric("share of frames voiced in one and not in the other", _AUDIO),
