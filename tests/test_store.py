@@ -87,6 +87,7 @@ def test_code_version_follows_every_source_file(tmp_path: Path, monkeypatch: pyt
         lambda: (package / "quantize" / "new.py").rename(package / "validate" / "new.py"),
         lambda: (package / "validate" / "new.py").write_text("x = 1"),
         lambda: (package / "models" / "kokoro" / "config.json").write_text("{}"),
+        *(lambda n=n: (package / "report" / "templates" / n).write_text("") for n in ("new.jinja", "a.css", "b.js")),
     ):
         change()
         versions.append(store_module.code_version.__wrapped__())

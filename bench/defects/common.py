@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
 from jtts_export.runtime.names import data_file, stored
 
 from . import signals
-from .defect import Defect, Planting, linked_graphs
+from .defect import Defect, Files, Planting, linked_graphs
 from .graph_file import GraphFile, Step, rewrite
-
-Damage = Callable[[GraphFile], None]
+from .weights import Damage
 
 NOISE = 0.01  # -40 dB re full scale
 
@@ -131,12 +129,22 @@ def one_character(name: str, old: str, new: str) -> Callable[[Planting], None]:
     return plant
 
 
-def tokens_shifted(vocabulary: dict[str, int]) -> None:
-    """Every id is one more, in place; the last ones change places with the first."""
-    ids = sorted(vocabulary.values())
-    after = dict(zip(ids, [*ids[1:], ids[0]], strict=True))
-    for token, i in vocabulary.items():
-        vocabulary[token] = after[i]
+def shifted(name: str, *keys: str) -> Callable[[Planting], None]:
+    """Every id of a vocabulary, below these keys of a client's JSON file, is the next one."""
+
+    def change(content: dict) -> None:
+        *parents, last = keys
+        for key in parents:
+            content = content[key]
+        vocabulary = content[last]
+        if isinstance(vocabulary, list):  # of a unigram model, ids are places
+            content[last] = [*vocabulary[1:], vocabulary[0]]
+            return
+        ids = sorted(vocabulary.values())
+        after = dict(zip(ids, [*ids[1:], ids[0]], strict=True))
+        content[last] = {token: after[i] for token, i in vocabulary.items()}
+
+    return in_json(name, change)
 
 
 def swapped(pattern: str) -> Callable[[Planting], None]:
@@ -162,7 +170,7 @@ def other_checkpoint(planting: Planting) -> None:
     _put(planting, planting.other(planting.variant))
 
 
-def _put(planting: Planting, files: dict[str, Path]) -> None:  # type: ignore[type-arg]
+def _put(planting: Planting, files: Files) -> None:
     """Graphs name the file of their weights: it comes along under its own name."""
     for graph, path in planting.graphs.items():
         for old in stored(path):

@@ -94,6 +94,12 @@ class GraphFile:
         del self.graph.node[:]
         self.graph.node.extend([*nodes[:at], *made, *nodes[at:]])
 
+    def set_attribute(self, node: onnx.NodeProto, name: str, value: float | int) -> None:
+        """A number, whether or not the node says it already."""
+        kept = [a for a in node.attribute if a.name != name]
+        del node.attribute[:]
+        node.attribute.extend([*kept, helper.make_attribute(name, value)])
+
     def redirect(self, user: onnx.NodeProto, old: str, new: str) -> None:
         """Let a node take another tensor."""
         assert old in user.input

@@ -8,21 +8,20 @@ from jtts_export.runtime.draws import source_noise
 
 from . import weights
 from .common import (
-    Damage,
     in_graph,
-    in_json,
     of_audio,
     of_streams,
     one_character,
     other_checkpoint,
     other_variant,
+    shifted,
     swapped,
-    tokens_shifted,
     with_metadata,
     without_metadata,
 )
 from .defect import Defect, Planting
 from .graph_file import RUNNING, GraphFile, rewrite
+from .weights import Damage
 
 MODEL, GRAPH, SAMPLE_RATE_HZ = "kokoro", "model", 24_000
 _BLOCKS = "decoder.generator.resblocks"
@@ -48,13 +47,6 @@ def _durations_down(graph: GraphFile) -> None:
     node.op_type = "Floor"
 
 
-def _unsaid_token(graph: GraphFile) -> None:
-    name = graph.pick("bert.embeddings.word_embeddings.weight", "bert.embeddings.word_embeddings.weight.fp16")
-    array = graph.array(name)
-    array[UNSAID] = -array[UNSAID]
-    graph.set(name, array)
-
-
 def _voice_rows_shifted(planting: Planting) -> None:
     """Row i holds what row i + 1 should."""
     path = sorted((planting.clients / "voices").glob("*.bin"))[0]
@@ -74,43 +66,50 @@ def _noise_of_another_draw(graph: GraphFile) -> None:
     graph.set("source_noise", source_noise(7))
 
 
+_CONVOLUTION, _FEED_FORWARD = f"{_BLOCKS}.*.weight", "bert.encoder.*ffn.weight"
+_EMBEDDING = "bert.embeddings.word_embeddings.weight"
+_INTEGERS = "*/w_int8"
+
 _FP32: list[tuple[str, str, Damage]] = [
-    ("sign of one weight, convolution", f"{_BLOCKS}, the largest", lambda g: weights.flip_sign(g, g.pick(f"{_BLOCKS}.*.weight"))),
-    ("sign of one weight, ALBERT", "of its feed-forward network", lambda g: weights.flip_sign(g, g.pick("bert.encoder.*ffn.weight"))),
-    ("sign of one weight, LSTM", "of the predictor", lambda g: weights.flip_sign(g, g.pick("predictor.lstm*.W", "predictor.*lstm*.W"))),
-    ("zeroed channel", f"one output channel of {_BLOCKS}", lambda g: weights.zero_channel(g, g.pick(f"{_BLOCKS}.*.weight"))),
-    ("zeroed row", "of ALBERT's feed-forward network", lambda g: weights.zero_channel(g, g.pick("bert.encoder.*ffn.weight"))),
-    ("channels swapped", f"two output channels of {_BLOCKS}", lambda g: weights.swap_channels(g, g.pick(f"{_BLOCKS}.*.weight"))),
-    ("layers exchanged", f"two layers of {_BLOCKS}", lambda g: weights.exchange(g, f"{_BLOCKS}.*.weight")),
-    ("bias dropped", f"of a layer of {_BLOCKS}", lambda g: weights.clear(g, g.pick(f"{_BLOCKS}.*.convs2.*.bias"))),
-    ("norm's epsilon", "1e-5 becomes 1e-2 in ALBERT", lambda g: weights.set_attribute(g, "LayerNormalization", "epsilon", 1e-2, "*bert*")),
-    ("NaN", "in one weight", lambda g: weights.poison(g, g.pick(f"{_BLOCKS}.*.weight"), np.nan)),
-    ("token's embedding", "negated, of a token that no sentence has", _unsaid_token),
-]  # fmt: skip
+    ("sign of one weight, convolution", f"{_BLOCKS}, the largest", weights.flip_sign(_CONVOLUTION)),
+    ("sign of one weight, ALBERT", "of its feed-forward network", weights.flip_sign(_FEED_FORWARD)),
+    ("sign of one weight, LSTM", "of the predictor", weights.flip_sign("predictor.lstm*.W", "predictor.*lstm*.W")),
+    ("zeroed channel", f"one output channel of {_BLOCKS}", weights.zero_channel(_CONVOLUTION)),
+    ("zeroed row", "of ALBERT's feed-forward network", weights.zero_channel(_FEED_FORWARD)),
+    ("channels swapped", f"two output channels of {_BLOCKS}", weights.swap_channels(_CONVOLUTION)),
+    ("layers exchanged", f"two layers of {_BLOCKS}", weights.exchange(_CONVOLUTION)),
+    ("bias dropped", f"of a layer of {_BLOCKS}", weights.clear(f"{_BLOCKS}.*.convs2.*.bias")),
+    ("NaN", "in one weight", weights.poison(np.nan, _CONVOLUTION)),
+    ("token's embedding", "negated, of a token that no sentence has", weights.negate_row(UNSAID, _EMBEDDING)),
+]
 
 _INT8: list[tuple[str, str, Damage]] = [
-    ("sign of one weight, int8 convolution", "the largest", lambda g: weights.flip_sign(g, g.pick("*/w_int8"))),
-    ("sign of one weight, fp16", "of ALBERT", lambda g: weights.flip_sign(g, g.pick("bert.encoder.*.fp16", "bert*.fp16"))),
-    ("sign of one weight, 4 bits", "of the text encoder", lambda g: weights.flip_sign(g, g.pick("text_encoder.cnn*.pairs"))),
-    ("sign of one weight, stored int8", "the largest", lambda g: weights.flip_sign(g, g.pick("*.int8"))),
-    ("zeroed channel", "of an int8 convolution", lambda g: weights.zero_channel(g, g.pick("*/w_int8"))),
-    ("channels swapped", "of an int8 convolution", lambda g: weights.swap_channels(g, g.pick("*/w_int8"))),
-    ("scale of one convolution", "3 % too large", lambda g: weights.multiply(g, g.pick("*resblocks*/w_scale"), 1.03)),
-    ("layers exchanged", "integers of two int8 convolutions", lambda g: weights.exchange(g, "*/w_int8")),
-    ("bias dropped", "of an int8 convolution", lambda g: weights.clear(g, g.pick("*resblocks*convs2*/b_int32"))),
-    ("norm's epsilon", "1e-5 becomes 1e-2 in ALBERT", lambda g: weights.set_attribute(g, "LayerNormalization", "epsilon", 1e-2, "*bert*")),
-    ("fp16 overflow", "one weight times 1e5", lambda g: weights.overflow(g, g.pick("decoder*.fp16", "*.fp16"))),
-    ("NaN", "in one fp16 weight", lambda g: weights.poison(g, g.pick("decoder*.fp16", "*.fp16"), np.nan)),
-    ("token's embedding", "negated, of a token that no sentence has", _unsaid_token),
-]  # fmt: skip
+    ("sign of one weight, int8 convolution", "the largest", weights.flip_sign(_INTEGERS)),
+    ("sign of one weight, fp16", "of ALBERT", weights.flip_sign("bert.encoder.*.fp16", "bert*.fp16")),
+    ("sign of one weight, 4 bits", "of the text encoder", weights.flip_sign("text_encoder.cnn*.pairs")),
+    ("sign of one weight, stored int8", "the largest", weights.flip_sign("*.int8")),
+    ("zeroed channel", "of an int8 convolution", weights.zero_channel(_INTEGERS)),
+    ("channels swapped", "of an int8 convolution", weights.swap_channels(_INTEGERS)),
+    ("scale of one convolution", "3 % too large", weights.multiply(1.03, "*resblocks*/w_scale")),
+    ("layers exchanged", "integers of two int8 convolutions", weights.exchange(_INTEGERS)),
+    ("bias dropped", "of an int8 convolution", weights.clear("*resblocks*convs2*/b_int32")),
+    ("fp16 overflow", "one weight times 1e5", weights.overflow(1e5, "decoder*.fp16", "*.fp16")),
+    ("NaN", "in one fp16 weight", weights.poison(np.nan, "decoder*.fp16", "*.fp16")),
+    ("token's embedding", "negated, of a token that no sentence has", weights.negate_row(UNSAID, f"{_EMBEDDING}*")),
+]
 
 _BOTH: list[tuple[str, str, Damage]] = [
+    (
+        "norm's epsilon",
+        "1e-5 becomes 1e-2 in ALBERT",
+        weights.attribute("LayerNormalization", "epsilon", 1e-2, "*bert*"),
+    ),
     ("integer speed", "speed goes through int32", _speed_integer),
     ("speed ignored", "it is 1 always", _speed_ignored),
     ("durations off by one", "one frame more for every token", _durations_off),
     ("durations rounded down", "floor in place of round", _durations_down),
     ("noise of another draw", "the source's, of another seed", _noise_of_another_draw),
-    ("noise zero", "the source's", lambda g: weights.clear(g, "source_noise")),
+    ("noise zero", "the source's", weights.clear("source_noise")),
     ("sample rate in the metadata", "22050 Hz", with_metadata("sample_rate", lambda _: "22050")),
     ("metadata key missing", "style_dim", without_metadata("style_dim")),
 ]
@@ -119,11 +118,11 @@ _BOTH: list[tuple[str, str, Damage]] = [
 _CLIENTS = [
     ("voices swapped", "two voices/*.bin, each under the other's name", swapped("voices/*.bin")),
     ("voice's rows shifted", "row i of a voice holds row i + 1", _voice_rows_shifted),
-    ("tokenizer shifted", "every id of tokenizer.json is the next one", in_json("tokenizer.json", lambda c: tokens_shifted(c["model"]["vocab"]))),
+    ("tokenizer shifted", "every id of tokenizer.json is the next one", shifted("tokenizer.json", "model", "vocab")),
     ("tokens.txt shifted", "sherpa-onnx's: every id is the next one", _tokens_txt),
-    ("vocabulary shifted", "every id of config.json's vocab is the next one", in_json("config.json", lambda c: tokens_shifted(c["vocab"]))),
+    ("vocabulary shifted", "every id of config.json's vocab is the next one", shifted("config.json", "vocab")),
     ("character changed", "one of config.json", one_character("config.json", "style_dim", "style_din")),
-]  # fmt: skip
+]
 
 DEFECTS = [
     *(Defect(n, MODEL, "fp32", w, in_graph(GRAPH, d)) for n, w, d in _FP32),
@@ -131,7 +130,7 @@ DEFECTS = [
     *(Defect(n, MODEL, v, w, in_graph(GRAPH, d)) for v in ("fp32", "int8") for n, w, d in _BOTH),
     *of_audio(MODEL, GRAPH, ("fp32", "int8"), SAMPLE_RATE_HZ),
     *of_streams(MODEL, "int8", SAMPLE_RATE_HZ),
-    *(Defect(n, MODEL, "int8", w, p) for n, w, p in _CLIENTS),
+    *(Defect(n, MODEL, "fp32", w, p) for n, w, p in _CLIENTS),
     Defect("another variant's graph", MODEL, "int8", "fp32's under int8's name", other_variant("fp32")),
     Defect("another checkpoint's graph", MODEL, "int8", "made from the next seed", other_checkpoint),
 ]

@@ -14,7 +14,7 @@ from jtts_export.validate import measure
 from jtts_export.validate.subject import Subject
 
 from .defect import Files
-from .trial import Good, measured
+from .trial import Good, joins, measured
 
 OPSET = 17
 
@@ -40,7 +40,8 @@ def made(name: str, checkpoint: str, variants: Sequence[str], profile: Profile, 
     folders = {"fp32": optimized}
     for variant in variants:
         folders[variant] = stage(
-            variant, lambda out, v=variant: stages.quantize(v, exported, optimized, measured_spread, out)  # type: ignore[misc]
+            variant,
+            lambda out, v=variant: stages.quantize(v, exported, optimized, measured_spread, out),  # type: ignore[misc]
         )
     model = stages.model
     graphs = (*model.graphs, *model.derived)
@@ -51,7 +52,7 @@ def made(name: str, checkpoint: str, variants: Sequence[str], profile: Profile, 
 def judged(subject: Subject, other: Callable[[], Subject]) -> Good:
     """An artifact with its reference and its metrics; other: one of another checkpoint, made when it is needed."""
     expected = measure.reference(subject)
-    metrics = {variant: measured(subject, expected, variant) for variant in subject.files}
+    metrics = {v: measured(subject, expected, v) | joins(subject, v) for v in subject.files}
 
     @cache
     def made_once() -> Subject:

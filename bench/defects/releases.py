@@ -86,7 +86,9 @@ def of_release(model: str, release: Path) -> list[Defect]:
         ("graphs exchanged", "each under the other's name", _renamed),
         ("a file cut short", "by its last byte", _cut),
     ]
-    return [Defect(name, model, "release", what, _on_release(damage), of_release=True) for name, what, damage in wrong]
+    return [
+        Defect(name, model, "release", what, _on_release(damage), of_release=True) for name, what, damage in wrong
+    ]
 
 
 def _on_release(damage: Callable[[Path], None]) -> Callable[[Planting], None]:

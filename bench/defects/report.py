@@ -18,7 +18,7 @@ HEADER = """# Planted defects
 Written by `python -m bench.defects`; not by hand.
 
 Every defect is planted in a copy of a good artifact: in the bytes of its files or, where it is one of the runtime, in
-what runs them. The copy is judged by the profile's gates as the good one is; times are those of the good one. A defect
+what runs them. The copy is judged by the profile's gates as the good one is, times being the good one's. A defect
 counts as caught where a gate does not pass, where the graph cannot be loaded or run, or where `verify` refuses the
 release. Of several gates the table names the one whose value lies farthest beyond its limit, measured by how far
 within it the good artifact's lies; *and n* more did not pass either.

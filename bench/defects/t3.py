@@ -13,20 +13,19 @@ from jtts_export.validate.runner import Runner
 
 from . import weights
 from .common import (
-    Damage,
     in_graph,
-    in_json,
     one_character,
     other_checkpoint,
     other_variant,
+    shifted,
     swapped,
-    tokens_shifted,
     truncated_data,
     with_metadata,
     without_metadata,
 )
 from .defect import Defect, Planting
 from .graph_file import RUNNING, GraphFile
+from .weights import Damage
 
 MODEL = "t3"
 _INT64 = 7  # onnx's number of the type
@@ -98,25 +97,12 @@ def _other_theta(graph: GraphFile) -> None:
     graph.set("rotary.sin", np.sin(angles).astype(np.float32))
 
 
-def _sine_late(graph: GraphFile) -> None:
-    """The table of sines is one position behind that of cosines."""
-    graph.set("rotary.sin", np.roll(graph.array("rotary.sin"), 1, axis=0))
-
-
 def _head_swapped(graph: GraphFile) -> None:
     """One of the heads that follow the text is another head of its layer."""
     node = graph.nodes("Gather", "*.aligned.*")[0]
     old = int(graph.array(node.input[1]))
     heads = next(a.i for a in graph.nodes("GroupQueryAttention")[0].attribute if a.name == "num_heads")
     node.input[1] = graph.constant("aligned/planted", np.int64((old + 1) % heads))
-
-
-def _lost_row(graph: GraphFile) -> None:
-    """Of one speech token's embedding, of those that the reference did not sample: negated."""
-    name = graph.pick("speech_emb.weight", "speech_emb.weight.fp16")
-    array = graph.array(name)
-    array[UNSAID] = -array[UNSAID]
-    graph.set(name, array)
 
 
 class _Changed:
@@ -143,44 +129,47 @@ def _without_weight(inputs: Arrays) -> Arrays:
     return {name: value for name, value in inputs.items() if name != "cfg_weight"}
 
 
-def _other_start(value: str) -> str:
+def _other_stop(value: str) -> str:
     config = json.loads(value)
     config["stop_speech"] = config["start_speech"]
     return json.dumps(config)
 
 
+_PRODUCT, _DOWN, _OUT = "tfmr.layers.*_proj.weight", "tfmr.layers.*.down_proj.weight", "tfmr.layers.*.o_proj.weight"
+_BIAS, _HALVES = "cond_enc.*.bias", "*.fp16"
+_EPSILON = weights.attribute("SkipSimplifiedLayerNormalization", "epsilon", 1e-2)
+_WINDOW = weights.attribute("GroupQueryAttention", "local_window_size", WINDOW)
+_LOST_ROW = weights.negate_row(UNSAID, "speech_emb.weight*")
+
 _FP32: list[tuple[str, str, str, Damage]] = [
-    ("sign of one weight, language model", "the largest of a layer", LANGUAGE_MODEL, lambda g: weights.flip_sign(g, g.pick("tfmr.layers.*_proj.weight"))),
-    ("sign of one weight, speech head", "of one token", LANGUAGE_MODEL, lambda g: weights.flip_sign(g, "speech_head.weight")),
-    ("sign of one weight, conditioning", "the largest", CONDITIONING, lambda g: weights.flip_sign(g, g.pick("cond_enc.*.weight"))),
-    ("zeroed row", "of a product of the language model", LANGUAGE_MODEL, lambda g: weights.zero_channel(g, g.pick("tfmr.layers.*.down_proj.weight"))),
-    ("channels swapped", "of a product of the language model", LANGUAGE_MODEL, lambda g: weights.swap_channels(g, g.pick("tfmr.layers.*.down_proj.weight"), 1)),
-    ("layers exchanged", "of the language model", LANGUAGE_MODEL, lambda g: weights.exchange(g, "tfmr.layers.*.o_proj.weight")),
-    ("bias dropped", "of the perceiver", CONDITIONING, lambda g: weights.clear(g, g.pick("cond_enc.*.bias"))),
-    ("norm's epsilon", "1e-2 in the language model", LANGUAGE_MODEL, lambda g: weights.set_attribute(g, "SkipSimplifiedLayerNormalization", "epsilon", 1e-2)),
-    ("NaN", "in one weight", LANGUAGE_MODEL, lambda g: weights.poison(g, g.pick("tfmr.layers.*_proj.weight"), np.nan)),
-    ("token's embedding", "negated, of a speech token that nobody says", EMBED, _lost_row),
-]  # fmt: skip
+    ("sign of one weight, language model", "of a layer", LANGUAGE_MODEL, weights.flip_sign(_PRODUCT)),
+    ("sign of one weight, speech head", "of one token", LANGUAGE_MODEL, weights.flip_sign("speech_head.weight")),
+    ("sign of one weight, conditioning", "the largest", CONDITIONING, weights.flip_sign("cond_enc.*.weight")),
+    ("zeroed row", "of a product of the language model", LANGUAGE_MODEL, weights.zero_channel(_DOWN)),
+    ("channels swapped", "of such a product", LANGUAGE_MODEL, weights.swap_channels(_DOWN, axis=1)),
+    ("layers exchanged", "of the language model", LANGUAGE_MODEL, weights.exchange(_OUT)),
+    ("NaN", "in one weight", LANGUAGE_MODEL, weights.poison(np.nan, _PRODUCT)),
+]
 
 _INT8: list[tuple[str, str, str, Damage]] = [
-    ("sign of one weight, MatMulNBits", "the largest of a layer", LANGUAGE_MODEL, lambda g: weights.flip_sign(g, g.pick("tfmr.layers.*.int8"))),
-    ("sign of one weight, fp16", "of the conditioning", CONDITIONING, lambda g: weights.flip_sign(g, g.pick("*.fp16"))),
-    ("zeroed row", "of a MatMulNBits", LANGUAGE_MODEL, lambda g: weights.zero_channel(g, g.pick("tfmr.layers.*.down_proj.weight.int8"))),
-    ("channels swapped", "of a MatMulNBits", LANGUAGE_MODEL, lambda g: weights.swap_channels(g, g.pick("tfmr.layers.*.down_proj.weight.int8"))),
-    ("scale of one MatMulNBits", "3 % too large", LANGUAGE_MODEL, lambda g: weights.multiply(g, g.pick("tfmr.layers.*.scale"), 1.03)),
-    ("layers exchanged", "integers of two products", LANGUAGE_MODEL, lambda g: weights.exchange(g, "tfmr.layers.*.o_proj.weight.int8")),
-    ("bias dropped", "of the perceiver", CONDITIONING, lambda g: weights.clear(g, g.pick("cond_enc.*.bias"))),
-    ("norm's epsilon", "1e-2 in the language model", LANGUAGE_MODEL, lambda g: weights.set_attribute(g, "SkipSimplifiedLayerNormalization", "epsilon", 1e-2)),
-    ("fp16 overflow", "one weight times 1e7", CONDITIONING, lambda g: weights.overflow(g, g.pick("*.fp16"), 1e7)),
-    ("NaN", "in one fp16 weight", CONDITIONING, lambda g: weights.poison(g, g.pick("*.fp16"), np.nan)),
-    ("token's embedding", "negated, of a speech token that nobody says", EMBED, _lost_row),
-]  # fmt: skip
+    ("sign of one weight, MatMulNBits", "of a layer", LANGUAGE_MODEL, weights.flip_sign("tfmr.layers.*.int8")),
+    ("sign of one weight, fp16", "of the conditioning", CONDITIONING, weights.flip_sign(_HALVES)),
+    ("zeroed row", "of a MatMulNBits", LANGUAGE_MODEL, weights.zero_channel(f"{_DOWN}.int8")),
+    ("channels swapped", "of a MatMulNBits", LANGUAGE_MODEL, weights.swap_channels(f"{_DOWN}.int8")),
+    ("scale of one MatMulNBits", "3 % too large", LANGUAGE_MODEL, weights.multiply(1.03, "tfmr.layers.*.scale")),
+    ("layers exchanged", "integers of two products", LANGUAGE_MODEL, weights.exchange(f"{_OUT}.int8")),
+    ("fp16 overflow", "one weight times 1e7", CONDITIONING, weights.overflow(1e7, _HALVES)),
+    ("NaN", "in one fp16 weight", CONDITIONING, weights.poison(np.nan, _HALVES)),
+]
 
 _BOTH: list[tuple[str, str, str, Damage]] = [
+    ("bias dropped", "of the perceiver", CONDITIONING, weights.clear(_BIAS)),
+    ("norm's epsilon", "1e-2 in the language model", LANGUAGE_MODEL, _EPSILON),
+    ("token's embedding", "negated, of a speech token that nobody says", EMBED, _LOST_ROW),
     ("keys one position early", "a step writes over the one before", LANGUAGE_MODEL, _keys_early),
     ("rotary table of another base", "10000, without Llama 3's scaling", LANGUAGE_MODEL, _other_theta),
-    ("rotary sines one late", "by one position", LANGUAGE_MODEL, _sine_late),
-    ("attention window", f"{WINDOW} positions", LANGUAGE_MODEL, lambda g: weights.set_attribute(g, "GroupQueryAttention", "local_window_size", WINDOW)),
+    ("rotary sines one late", "by one position", LANGUAGE_MODEL, weights.roll(1, "rotary.sin")),
+    ("attention window", f"{WINDOW} positions", LANGUAGE_MODEL, _WINDOW),
     ("alignment head swapped", "one of them is its neighbour", LANGUAGE_MODEL, _head_swapped),
     ("text positions off by one", "all of them", EMBED, _text_positions_off),
     ("speech positions off by one", "all of them", EMBED, _speech_positions_off),
@@ -188,14 +177,14 @@ _BOTH: list[tuple[str, str, str, Damage]] = [
     ("exaggeration ignored", "it is 0.5 always", EMBED, _exaggeration_ignored),
     ("perceiver applied once", "instead of twice", CONDITIONING, _perceiver_once),
     ("metadata key missing", "t3_config", EMBED, without_metadata("t3_config")),
-    ("metadata's stop token", "is the start", EMBED, with_metadata("t3_config", _other_start)),
-]  # fmt: skip
+    ("metadata's stop token", "is the start", EMBED, with_metadata("t3_config", _other_stop)),
+]
 
 _CLIENTS = [
     ("voices swapped", "two voices, each under the other's name", swapped("voices/*.safetensors")),
-    ("tokenizer shifted", "every id of tokenizer.json is the next one", in_json("tokenizer.json", lambda c: tokens_shifted(c["model"]["vocab"]))),
+    ("tokenizer shifted", "every id of tokenizer.json is the next one", shifted("tokenizer.json", "model", "vocab")),
     ("character changed", "one of config.json", one_character("config.json", "hidden_size", "hidden_sizf")),
-]  # fmt: skip
+]
 
 DEFECTS = [
     *(Defect(n, MODEL, "fp32", w, in_graph(g, d)) for n, w, g, d in _FP32),
@@ -205,7 +194,7 @@ DEFECTS = [
         Defect("guidance weight ignored", MODEL, v, "the runtime's default always", _with_inputs(_without_weight))
         for v in ("fp32", "int8")
     ),
-    *(Defect(n, MODEL, "int8", w, p) for n, w, p in _CLIENTS),
+    *(Defect(n, MODEL, "fp32", w, p) for n, w, p in _CLIENTS),
     Defect("file of weights truncated", MODEL, "int8", "its last tenth", truncated_data(LANGUAGE_MODEL)),
     Defect("another variant's graph", MODEL, "int8", "fp32's under int8's names", other_variant("fp32")),
     Defect("another checkpoint's graph", MODEL, "int8", "made from the next seed", other_checkpoint),

@@ -129,11 +129,12 @@ def reference(loaded: Loaded, threads: int, noise_seed: int, double: bool) -> Re
 
 
 def cases(config: Config, voices: Voices, purpose: str) -> list[Case]:
-    """Utterances for "calibration", "search" or "validation", in voices taken by turns; "timed" ones have
+    """Utterances for "calibration", "search" or "validation", in voices taken by turns, and for the last one of every
+    symbol of the vocabulary, so that no row of a table goes unheard; "timed" ones have
     TIMED_TOKENS tokens, a "brief" one BRIEF_TOKENS, those of a "sequence", all in one voice, some of CALL_TOKENS."""
     said = _said(purpose, min(map(len, voices.values())))
     names = sorted(voices)[: 1 if purpose == "sequence" else None]
-    made = []
+    made = [_every_symbol(config["vocab"], names[-1], voices[names[-1]])] if purpose == "validation" else []
     for i, sentence in enumerate(said):
         name = names[i * len(names) // len(said)]
         case = _case(config["vocab"], sentence, name, voices[name], 0 if purpose == "sequence" else i)
@@ -182,6 +183,12 @@ def _said(purpose: str, most: int) -> list[Sentence]:
         wanted = {"timed": TIMED_TOKENS, "brief": (BRIEF_TOKENS,), "sequence": sentences.sequence(CALL_TOKENS)[0]}
         return [Sentence("", long[:n]) for n in sentences.within(wanted[purpose], most)]
     return list(getattr(kokoro_sentences, purpose.upper()))
+
+
+def _every_symbol(vocab: Mapping[str, int], voice: str, rows: np.ndarray) -> Case:
+    """Quickly, for there are many."""
+    tokens = sorted(set(vocab.values()))[: len(rows)]
+    return Case(f"every symbol, {len(tokens)} tokens, {voice}, speed 2", _inputs(tokens, rows, 2.0))
 
 
 def _case(vocab: Mapping[str, int], said: Sentence, voice: str, rows: np.ndarray, seed: int) -> Case:

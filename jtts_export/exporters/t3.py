@@ -58,6 +58,8 @@ from .t3_sentences import Utterance
 
 PARITY = Parity(
     stages=(
+        Stage("embeddings", "embeddings"),
+        Stage("emotion", "emotion"),
         Stage("conditioning", "cond_emb"),
         Stage("logits", "logits", forced=("tokens",)),
         Stage("alignment", "alignment", forced=("tokens",)),

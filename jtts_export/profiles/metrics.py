@@ -117,6 +117,8 @@ TABLE = {
         "mel SNR less that of the reference against itself on another dropout mask", _SPEECHT5
     ),
     **_inputs("decoder_steps", "mel", "stop", "vocoder", "waveform", models=_SPEECHT5),
+    "parity_embeddings_snr_db": Metric("every token's and position's embedding against the reference's", _T3),
+    "parity_emotion_snr_db": Metric("the emotion's embedding against the reference's", _T3),
     "parity_conditioning_snr_db": Metric("a voice's embeddings against the reference's", _T3),
     "parity_logits_snr_db": Metric("guided logits against the reference's, along the same speech tokens", _T3),
     "parity_logits_kl": Metric("divergence of the next token's distribution from the reference's, mean, nats", _T3),
@@ -154,7 +156,7 @@ TABLE = {
     "audio_mrstft": Metric("multi-resolution STFT distance of whole syntheses, durations forced", _AUDIO),
     "audio_mrstft_ratio": Metric("audio_mrstft over the reference's own spread", _AUDIO),
     "audio_f0_rmse_cents": Metric(
-        "F0 of the audio against the reference's, where both are voiced, RMS without the worst tenth of frames", _AUDIO
+        "F0 of the audio against the reference's where both are voiced, RMS but for the worst tenth of frames", _AUDIO
     ),
     "audio_f0_rmse_ratio": Metric("audio_f0_rmse_cents over the reference's own spread", _AUDIO),
     "audio_voicing_error_ratio": Metric("share of frames voiced in one and not in the other", _AUDIO),
@@ -195,6 +197,9 @@ TABLE = {
     "layer_weight_steps": Metric("largest distance of a weight from fp32's, in steps of its rounding", always=False),
     "layer_weight_gain_error": Metric(
         "largest deviation from 1 of a layer's weights regressed on fp32's, channel by channel", always=False
+    ),
+    "structure_equal_ratio": Metric(
+        "share of fp32's nodes that are there with their attributes and constants", always=False
     ),
     "client_files_equal_ratio": Metric("share of the files beside the graphs that are what this checkpoint gives"),
     "metadata_equal_ratio": Metric("share of the graphs' metadata entries that are what this checkpoint gives"),

@@ -148,6 +148,11 @@ class Engine:
         (embeds,) = self._embed.run(["inputs_embeds"], feed)
         return embeds
 
+    def emotion(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Of a request's exaggeration, [1, 1, hidden]."""
+        tokens = np.array([[self.config.exaggeration_token, NO_TEXT]])  # alone it would be of speech
+        return self.embed(tokens, np.zeros((1, 2), int), float(inputs["exaggeration"][0]))[:, :1]
+
     def condition(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """A voice [1, 1 + queries (none without a prompt), hidden]."""
         tokens = inputs["cond_prompt_speech_tokens"]
@@ -175,9 +180,7 @@ class Engine:
         return made
 
     def _made_prefix(self, inputs: Mapping[str, np.ndarray], text_length: int) -> _Prefix:
-        emotion = np.array([[self.config.exaggeration_token, NO_TEXT]])  # alone it would be of speech
-        moved = self.embed(emotion, np.zeros((1, 2), int), float(inputs["exaggeration"][0]))
-        parts = [self.condition(inputs), moved[:, :1]]
+        parts = [self.condition(inputs), self.emotion(inputs)]
         voice = np.concatenate(parts, 1)
         if text_length:
             parts.append(self.embed(np.full((1, text_length), NO_TEXT), np.arange(text_length)[None]))

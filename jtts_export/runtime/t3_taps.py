@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 
-from .t3 import CONDITIONING, EMBED, LANGUAGE_MODEL, NO_TEXT, Engine
+from jtts_export.models.t3.config import T3Config
+
+from .t3 import CONDITIONING, EMBED, LANGUAGE_MODEL, Engine
 from .t3_generation import follow, greedy
 from .t3_sampling import guide
 from .taps import Arrays, Graphs
 
 TAPS = {
+    "embeddings": "every token of text and of speech, at positions from 0 on, f32 [tokens, hidden]",
+    "emotion": "that of a request, f32 [1, hidden]",
     "cond_emb": "a voice, f32 [1, 1 + queries, hidden]",
     "tokens": "sampled speech tokens, int64 [tokens]",
     "greedy": "the likeliest speech token each time, int64 [tokens]",
     "logits": "guided, along `tokens`, f32 [tokens, vocabulary]",
     "alignment": "what each of `tokens` attends to in the text, f32 [tokens, text tokens]",
 }
+
+
+def every_token(config: T3Config) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Of text and of speech: int64 [n] and [n], tokens and positions, each of which is there at least once."""
+    sizes = {
+        "text": (config.text_vocab, config.text_positions),
+        "speech": (config.speech_vocab, config.speech_positions),
+    }
+    return {kind: (np.arange(max(both)) % both[0], np.arange(max(both)) % both[1]) for kind, both in sizes.items()}
 
 
 class T3Runner:
@@ -40,10 +54,10 @@ class T3Runner:
         text = np.concatenate([inputs["text_tokens"], starts], 1)
         places = np.concatenate([np.arange(text.shape[1] - 2), [0, 0]])[None]
         speech = engine.speak(inputs)[:, None]  # a column: a token alone in its row is one of speech
-        emotion = np.array([[config.exaggeration_token, NO_TEXT]])
+        emotion = np.array([[config.exaggeration_token]])
         parts = [
             engine.condition(inputs),
-            engine.embed(emotion, np.zeros((1, 2), int), float(exaggeration[0]))[:, :1],
+            engine.emotion(inputs),
             engine.embed(text, places),
             engine.embed(speech, np.arange(1, len(speech) + 1)[:, None]).swapaxes(0, 1),
         ]
@@ -54,7 +68,7 @@ class T3Runner:
         return {
             CONDITIONING: {"speaker_emb": inputs["speaker_emb"], "cond_prompt_speech_emb": rows},
             EMBED: {
-                "input_ids": np.concatenate([emotion[:, :1], text], 1),
+                "input_ids": np.concatenate([emotion, text], 1),
                 "position_ids": np.concatenate([[[0]], places], 1),
                 "exaggeration": exaggeration,
             },
@@ -66,6 +80,10 @@ class T3Runner:
         }
 
     def _tap(self, name: str, inputs: Arrays, forced: Arrays) -> np.ndarray:
+        if name == "embeddings":
+            return self._embeddings
+        if name == "emotion":
+            return self._engine.emotion(inputs)[0]
         if name == "cond_emb":
             return self._engine.condition(inputs)
         if name in ("tokens", "greedy"):
@@ -79,6 +97,13 @@ class T3Runner:
                 return made[name]
         self._made.append((inputs, tokens, self._along(inputs, tokens)))
         return self._made[-1][2][name]
+
+    @cached_property
+    def _embeddings(self) -> np.ndarray:
+        engine, tokens = self._engine, every_token(self._engine.config)
+        (text, places), (speech, times) = tokens["text"], tokens["speech"]
+        said = engine.embed(text[None], places[None])[0]
+        return np.concatenate([said, engine.embed(speech[:, None], times[:, None])[:, 0]])
 
     def _along(self, inputs: Arrays, tokens: np.ndarray) -> dict[str, np.ndarray]:
         request = self._engine.request(inputs)

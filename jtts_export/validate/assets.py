@@ -8,10 +8,22 @@ from pathlib import Path
 
 import onnx
 
+from jtts_export.errors import GateFailed
 from jtts_export.exporters.model import Loaded, Model
+from jtts_export.runtime.names import stored
 from jtts_export.store import files_under
 
 Files = Mapping[str, Path]
+
+
+def held_in(graph: Path) -> list[Path]:
+    """The files that a graph is held in. Raises GateFailed where its weights lie in any but its own data file."""
+    files = stored(graph)
+    weights = onnx.load(graph, load_external_data=False).graph.initializer
+    named = {entry.value for tensor in weights for entry in tensor.external_data if entry.key == "location"}
+    if strange := sorted(named - {path.name for path in files[1:]}):
+        raise GateFailed(f"{graph.name} takes weights from {strange[0]}, which is not its own")
+    return files
 
 
 def client_files_equal_ratio(model: Model, loaded: Loaded, clients: Path) -> float:

@@ -121,9 +121,10 @@ def deviation(node: ir.Node, holding: list[Held], units: Units | None) -> Deviat
 
 
 def _product(a: np.ndarray, b: np.ndarray, order: Literal["C", "F"]) -> float:
-    """Sum of products, by pieces that float32 can add up."""
+    """Sum of products, by pieces that float32 can add up; not by a BLAS whose threads would wait for each
+    other."""
     a, b = a.ravel(order), b.ravel(order)
-    return sum(float(a[i : i + PIECE] @ b[i : i + PIECE]) for i in range(0, a.size, PIECE))
+    return sum(float(np.einsum("i,i", a[i : i + PIECE], b[i : i + PIECE])) for i in range(0, a.size, PIECE))
 
 
 def _finite(value: float) -> float:

@@ -75,7 +75,6 @@ def layer_errors(
 ) -> list[LayerError]:
     """Every layer of a model's graphs in the order of the graphs. A "brief" case will do: all outputs of a graph's
     layers are held at once. Raises OutsideError for a variant of other graphs."""
-    assert model.feeds is not None
     feeds = model.feeds(fp32, case, threads)
     forced = {tap for stage in model.parity.stages for tap in stage.forced}
     found = []

@@ -10,7 +10,6 @@ import numpy as np
 
 from jtts_export.exporters.model import Loaded, Model
 from jtts_export.models.source import sha256_file
-from jtts_export.runtime.names import stored
 
 from . import assets, layers, operators, timing
 from .gates import verdict_of
@@ -18,6 +17,7 @@ from .listening import listen, save_samples
 from .parity import Metrics, compare, reference_taps
 from .runner import Arrays
 from .spread import Spread, measure_nudged, measure_spread
+from .structure import structure_equal_ratio
 from .subject import Files, Findings, Subject
 
 OTHER_NOISE_SEED = 1
@@ -47,7 +47,7 @@ def validate(subject: Subject, tell: Tell, samples: Path | None = None) -> dict:
         variant: {
             (PurePosixPath(graph).parent / path.name).as_posix(): sha256_file(path)
             for graph, main in graphs.items()
-            for path in stored(main)
+            for path in assets.held_in(main)
         }
         for variant, graphs in subject.files.items()
     }
@@ -105,7 +105,10 @@ def faithfulness(
     details: dict[str, Any] = {"rows": rows, "operators_missing": missing}
     if variant != "fp32":
         tell(f"layers of {variant}")
-        errors = layers.layer_errors(model, subject.files["fp32"], graphs, subject.cases("brief")[0], threads)
+        exact = subject.files["fp32"]
+        equal = [structure_equal_ratio(exact[graph], graphs[graph]) for graph in model.graphs]
+        metrics["structure_equal_ratio"] = min(equal)
+        errors = layers.layer_errors(model, exact, graphs, subject.cases("brief")[0], threads)
         metrics |= layers.layer_metrics(errors)
         details["layers"] = layers.rows(errors)
     return Findings(metrics, details=details), said
@@ -113,7 +116,7 @@ def faithfulness(
 
 def _sizes(subject: Subject, variant: str) -> Metrics:
     def size(graphs: Files) -> int:
-        return sum(path.stat().st_size for graph in subject.model.graphs for path in stored(graphs[graph]))
+        return sum(path.stat().st_size for graph in subject.model.graphs for path in assets.held_in(graphs[graph]))
 
     mine = size(subject.files[variant])
     return {"size_mb": mine / 1e6, "size_ratio_vs_fp32": mine / size(subject.files["fp32"])}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import linregress, t
 
-from jtts_export.validate.calls import CONFIDENCE, Slope, call_metrics, slope
+from jtts_export.validate.calls import CONFIDENCE, WARM, Slope, call_metrics, repeat_metrics, slope
 
 CALLS = 20
 
@@ -134,3 +134,33 @@ def test_texts_of_several_lengths_are_no_slope_either() -> None:
     seconds = 0.02 * spoken + 0.003 * text
     assert slope(seconds, spoken).least > 0.005
     assert slope(seconds, spoken, text).value == pytest.approx(0, abs=1e-9)
+
+
+# The same call again and again
+
+
+def test_metrics_of_one_call_again_and_again() -> None:
+    found = repeat_metrics([3.0, 1.3, 1.0, 0.9, 1.1, 1.0], 2.0)
+    usual, factors = 1.0, np.array([1.3, 1.0, 0.9, 1.1, 1.0]) / 2.0  # the first left out
+    assert found == {
+        "warmup_ratio": pytest.approx(3.0 / usual),
+        "warmup_calls": 2,  # 3 and 1.3 are more than a tenth above it
+        "rtf_sequential_std": pytest.approx(factors.std()),
+        "rtf_sequential_range": pytest.approx(0.2),
+    }
+
+
+def test_a_call_that_is_as_fast_as_ever_at_once_needs_no_warming_up() -> None:
+    found = repeat_metrics([0.5] * 10, 1.0)
+    assert found == {"warmup_ratio": 1, "warmup_calls": 0, "rtf_sequential_std": 0, "rtf_sequential_range": 0}
+
+
+def test_calls_that_are_slow_later_are_no_warming_up() -> None:
+    """They are in the range, and do not move the median."""
+    found = repeat_metrics([1.0, 1.0, 1.0, 1.0, 9.0, 1.0], 1.0)
+    assert (found["warmup_calls"], found["warmup_ratio"], found["rtf_sequential_range"]) == (0, 1, 8)
+
+
+@pytest.mark.parametrize(("first", "calls"), [(WARM, 0), (WARM + 1e-6, 1)])
+def test_a_tenth_more_than_usual_is_warm(first: float, calls: int) -> None:
+    assert repeat_metrics([first, 1.0, 1.0, 1.0], 1.0)["warmup_calls"] == calls

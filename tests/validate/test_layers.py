@@ -32,8 +32,10 @@ from jtts_export.quantize.weights import find_weights
 from jtts_export.runtime.names import data_file, graph_file
 from jtts_export.runtime.session import session
 from jtts_export.surgery import set_constant
+from jtts_export.validate.audio import snr_db
 from jtts_export.validate.layer_weights import exact_weights, held, units_of
 from jtts_export.validate.layers import LayerError, layer_errors, layer_metrics, rows, run_cut
+from jtts_export.validate.runner import Case
 from jtts_export.validate.spread import Spread
 
 # Half a step is rounding. Where a scale lies nowhere in the graph, it is recovered from some dozens of weights of a
@@ -71,13 +73,19 @@ def built(folder: Path, model: Model, loaded: Loaded) -> Release:
         made = ir.load(traced / f"{name}.onnx")
         optimize(made)
         save(made, folder / graph_file(name, "fp32"), name in model.external)
-    files = {name: folder / graph_file(name, "fp32") for name in model.graphs}
+    return with_variant(Release(model, loaded, folder, {}), "int8")
+
+
+def with_variant(release: Release, variant: str) -> Release:
+    """The release with another variant beside fp32, and its schemes."""
+    model, loaded = release.model, release.loaded
     graphs, report = build_variant(
-        model, files, model.recipes["int8"], loaded.config, loaded.voices, [], Spread({}), 1, lambda _: None
+        *(model, release.files("fp32"), model.recipes[variant], loaded.config, loaded.voices, []),
+        *(Spread({}), 1, lambda _: None),
     )
     for name, made in graphs.items():
-        save(made, folder / graph_file(name, "int8"), name in model.external)
-    return Release(model, loaded, folder, report["schemes"])
+        save(made, release.folder / graph_file(name, variant), name in model.external)
+    return dataclasses.replace(release, schemes=report["schemes"])
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +160,20 @@ def test_rounding_alone_is_quiet(name: str, good: Callable[[str], dict[str, Laye
         assert error.weight_gain_error < 0.01, error
         assert error.gain_error < (0.1 if error.scheme == "stored-int4" else 0.04), error
         assert error.isolated_snr_db > (10 if error.scheme == "stored-int4" else 20), error
+
+
+@pytest.mark.parametrize(
+    ("variant", "scheme"),
+    [("int8-fast", "block-matmul128"), ("int4", "block-matmul32-int4"), ("fp16", "stored-fp16")],
+)
+def test_t3_variants_are_read_as_they_are_held(variant: str, scheme: str, releases: Callable[[str], Release]) -> None:
+    release = with_variant(releases("t3"), variant)
+    errors = release.errors(variant)
+    assert {e.layer: e.scheme for e in errors if e.layer in release.schemes} == {
+        e.layer: release.schemes[e.layer] for e in errors if e.layer in release.schemes
+    }
+    assert {e.scheme for e in errors if e.layer.startswith("tfmr.")} == {scheme}
+    assert max(e.weight_steps for e in errors) <= EXACT_STEPS
 
 
 def test_what_a_layer_adds_is_less_than_what_has_built_up(good: Callable[[str], dict[str, LayerError]]) -> None:
@@ -321,6 +343,30 @@ def test_weights_in_a_file_of_their_own_are_read_there(releases: Callable[[str],
     for variant in ("fp32", "int8"):
         path = releases("t3").files(variant)[t3.LANGUAGE_MODEL]
         assert data_file(path).stat().st_size > 10 * path.stat().st_size
+
+
+def test_speecht5_decoder_is_fed_a_step_of_its_own_speech(releases: Callable[[str], Release]) -> None:
+    release = releases("speecht5")
+    (case,) = release.model.cases(release.loaded.config, release.loaded.voices, "brief")
+    files = release.files("fp32")
+    feeds = speecht5.feeds(files, case, 1)
+    (spectrum,) = session(files[_DECODER], 1).run(["spectrum"], dict(feeds[_DECODER]))
+    spoken, step = feeds[_VOCODER]["spectrogram"], int(feeds[_DECODER]["position"][0])
+    assert step == int(case.inputs["max_steps"]) // 2 > 0
+    assert snr_db(spectrum, spoken[step * len(spectrum) : (step + 1) * len(spectrum)]) > 100  # other sums of buffers
+
+
+def test_t3_language_model_is_fed_a_prompt_and_its_own_speech(releases: Callable[[str], Release]) -> None:
+    """All but the last token at once lead to the logits that the last one was chosen by."""
+    release = releases("t3")
+    (case,) = release.model.cases(release.loaded.config, release.loaded.voices, "brief")
+    unguided = Case(case.name, {**case.inputs, "cfg_weight": np.array(0.0)})
+    files = release.files("fp32")
+    feed = dict(t3.feeds(files, unguided, 1)[t3.LANGUAGE_MODEL])
+    feed |= {name: feed[name][:, :-1] for name in ("inputs_embeds", "attention_mask")}
+    (logits,) = session(files[t3.LANGUAGE_MODEL], 1).run(["logits"], feed)
+    along = t3.runner(files, 1, True).taps(unguided.inputs, ["logits"])["logits"]
+    assert snr_db(logits[0, 0], along[-1]) > 100  # one pass sums otherwise than many steps
 
 
 def test_measuring_changes_nothing_that_a_graph_computes(releases: Callable[[str], Release], tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from jtts_export.runtime.t3 import request_of
 from jtts_export.runtime.t3_generation import Output, generate, greedy
 from jtts_export.runtime.t3_sampling import guide
+from jtts_export.runtime.t3_taps import every_token
 
 from .config import T3Config
 from .model import T3, Cache
@@ -33,6 +35,10 @@ class Reference:
         """`tokens` can be forced."""
         torch.set_num_threads(self.threads)
         made = dict(forced or {})
+        if "embeddings" in wanted:
+            made["embeddings"] = self._embeddings
+        if "emotion" in wanted:
+            made["emotion"] = self._emotion(inputs)[0].numpy()
         if "cond_emb" in wanted:
             made["cond_emb"] = self._condition(inputs).numpy()
         if "tokens" not in made and {"tokens", "logits", "alignment"} & set(wanted):
@@ -82,6 +88,15 @@ class Reference:
         return self.model.condition(speaker, torch.from_numpy(inputs["cond_prompt_speech_tokens"]))
 
     def _prompt(self, inputs: Mapping[str, np.ndarray], guided: bool) -> Tensor:
-        emotion = self.model.emotion(torch.from_numpy(inputs["exaggeration"]).to(self.dtype))
         text = torch.from_numpy(inputs["text_tokens"])
-        return self.model.prompt_embeds(self._condition(inputs), emotion, text, guided)
+        return self.model.prompt_embeds(self._condition(inputs), self._emotion(inputs), text, guided)
+
+    def _emotion(self, inputs: Mapping[str, np.ndarray]) -> Tensor:
+        return self.model.emotion(torch.from_numpy(inputs["exaggeration"]).to(self.dtype))
+
+    @cached_property
+    def _embeddings(self) -> np.ndarray:
+        tokens = {kind: map(torch.from_numpy, both) for kind, both in every_token(self.config).items()}
+        text, places = tokens["text"]
+        said = self.model.text_emb(text) + self.model.text_pos_emb(places)
+        return torch.cat([said, self.model.embed_speech(*tokens["speech"])]).numpy()

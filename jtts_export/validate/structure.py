@@ -1,0 +1,48 @@
+"""What of a variant is no weight: attributes of its nodes, and constants, which quantization leaves as they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from jtts_export.surgery import constant
+
+from .layer_weights import exact_weights, units_of
+
+
+def structure_equal_ratio(exact: Path, variant: Path) -> float:
+    """Share of the nodes that a variant's graph has from fp32's, and that still have its attributes, its number of
+    inputs and its constants. Where a node was rescaled into the units of what follows, constants do not count."""
+    graph = ir.load(exact)
+    made = {node.name: node for node in ir.load(variant).graph}
+    layers = {node.outputs[0].name or "": node for node in graph.graph if exact_weights(node)}
+    kept = [
+        (node, made[node.name])
+        for node in graph.graph
+        if node.name in made and made[node.name].op_identifier() == node.op_identifier()
+    ]
+    same = [_is_same(node, twin, units_of(twin.outputs[0], layers) is not None) for node, twin in kept]
+    return sum(same) / len(same) if same else 1.0
+
+
+def _is_same(node: ir.Node, twin: ir.Node, rescaled: bool) -> bool:
+    if len(node.inputs) != len(twin.inputs) or _attributes(node) != _attributes(twin):
+        return False
+    return rescaled or all(
+        one is None or other is None or one.name != other.name or _is_equal(one, other)
+        for one, other in zip(node.inputs, twin.inputs, strict=True)
+    )
+
+
+def _attributes(node: ir.Node) -> dict[str, bytes]:
+    return {name: ir.to_proto(attribute).SerializeToString() for name, attribute in node.attributes.items()}
+
+
+def _is_equal(one: ir.Value, other: ir.Value) -> bool:
+    """Of two constants, or two values of one name that are none."""
+    first, second = constant(one), constant(other)
+    if first is None or second is None:
+        return first is second
+    return first.dtype == second.dtype and np.array_equal(first, second)
