@@ -21,6 +21,7 @@ def declared(model: Model) -> set[str]:
     parity = model.parity
     return {
         *(("parity_log_mel_l1", "parity_log_mel_ratio", "audio_stoi", "audio_join_score") if parity.audio else ()),
+        *(("derived_equal_ratio",) if model.derived else ()),
         *(("step_ms", "step_rtf", "tokens_per_s", "bandwidth_ratio") if model.steps else ()),
         *(f"parity_{stage.name}_snr_db" for stage in (*parity.stages, *parity.derived)),
         *(f"parity_{name}_{what}" for name in parity.distributions for what in ("kl", "top1_ratio", "max_abs")),

@@ -49,7 +49,8 @@ class Good:
 @dataclass(frozen=True)
 class Trial:
     """What became of a defect. refused: by whom and why, where it could not even be measured; failing: rows of
-    gates, as judge() makes them, the one farthest beyond its limit first; metrics: of the planted artifact."""
+    gates that it does not pass and the artifact without it does, as judge() makes them, the one farthest beyond its
+    limit first; metrics: of the planted artifact."""
 
     defect: Defect
     refused: str = ""
@@ -114,8 +115,10 @@ def _judged(good: Good, defect: Defect, folder: Path) -> Trial:
             metrics |= joins(planted, variant)
     except Exception as error:  # whatever loads or runs a graph may refuse it, in its own words
         return Trial(defect, refused=f"{type(error).__name__}: {str(error).strip().splitlines()[0][:160]}")
-    rows = good.failing(variant, metrics)
-    strongest = sorted(rows, key=lambda row: -excess(row, good.metrics[variant]))
+    fine = good.metrics[variant]
+    anyway = {row["metric"] for row in good.failing(variant, fine)}  # and so no catch
+    rows = [row for row in good.failing(variant, metrics) if row["metric"] not in anyway]
+    strongest = sorted(rows, key=lambda row: -excess(row, fine))
     return Trial(defect, failing=strongest, metrics=metrics)
 
 

@@ -180,6 +180,9 @@ TABLE = {
     "audio_clipped_ratio": Metric(
         "share of samples at full scale beyond that of the reference, worst utterance", _AUDIO
     ),
+    "audio_flat_top_ratio": Metric(
+        "share of samples at the audio's own peak beyond that of the reference, worst utterance", _AUDIO
+    ),
     "audio_dc_ratio": Metric("shift of the mean over the reference's RMS, worst utterance", _AUDIO),
     "audio_silence_change_ratio": Metric("difference in the share of silent frames, worst utterance", _AUDIO),
     "audio_not_finite": Metric("samples that are NaN or infinite", _AUDIO),
@@ -201,6 +204,7 @@ TABLE = {
     "structure_equal_ratio": Metric(
         "share of fp32's nodes that are there with their attributes and constants", always=False
     ),
+    "derived_equal_ratio": Metric("share of the graphs derived for clients that are what their own give", _SPEECHT5),
     "client_files_equal_ratio": Metric("share of the files beside the graphs that are what this checkpoint gives"),
     "metadata_equal_ratio": Metric("share of the graphs' metadata entries that are what this checkpoint gives"),
     "operators_missing": Metric("operators of the graphs that the profile's runtime does not have"),

@@ -17,7 +17,7 @@ from .listening import listen, save_samples
 from .parity import Metrics, compare, reference_taps
 from .runner import Arrays
 from .spread import Spread, measure_nudged, measure_spread
-from .structure import structure_equal_ratio
+from .structure import derived_equal_ratio, structure_equal_ratio
 from .subject import Files, Findings, Subject
 
 OTHER_NOISE_SEED = 1
@@ -102,6 +102,8 @@ def faithfulness(
         "metadata_equal_ratio": assets.metadata_equal_ratio(model, subject.loaded, graphs),
         "operators_missing": float(len(missing)),
     }
+    if model.derived:
+        metrics["derived_equal_ratio"] = derived_equal_ratio(model, graphs)
     details: dict[str, Any] = {"rows": rows, "operators_missing": missing}
     if variant != "fp32":
         tell(f"layers of {variant}")

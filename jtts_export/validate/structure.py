@@ -1,15 +1,22 @@
-"""What of a variant is no weight: attributes of its nodes, and constants, which quantization leaves as they are."""
+"""What of a variant is given: attributes of nodes and constants, which quantization leaves as they are, and graphs
+that are derived from its own."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
 from jtts_export.surgery import constant
 
 from .layer_weights import exact_weights, units_of
+
+if TYPE_CHECKING:
+    from jtts_export.exporters.model import Model
 
 
 def structure_equal_ratio(exact: Path, variant: Path) -> float:
@@ -25,6 +32,18 @@ def structure_equal_ratio(exact: Path, variant: Path) -> float:
     ]
     same = [_is_same(node, twin, units_of(twin.outputs[0], layers) is not None) for node, twin in kept]
     return sum(same) / len(same) if same else 1.0
+
+
+def derived_equal_ratio(model: Model, files: Mapping[str, Path]) -> float:
+    """Share of a variant's derived graphs whose nodes and weights are what comes of its own graphs now."""
+    derived = model.derive({graph: ir.load(files[graph]) for graph in model.graphs})
+    same = [_content(ir.to_proto(graph)) == _content(onnx.load(files[name])) for name, graph in derived.items()]
+    return sum(same) / len(same)
+
+
+def _content(model: onnx.ModelProto) -> tuple[list[bytes], dict[str, bytes]]:
+    weights = {tensor.name: tensor.SerializeToString() for tensor in model.graph.initializer}
+    return [node.SerializeToString() for node in model.graph.node], weights
 
 
 def _is_same(node: ir.Node, twin: ir.Node, rescaled: bool) -> bool:

@@ -1,4 +1,4 @@
-"""One build that the tests of the command share, for reading only."""
+"""Builds that the tests of the command share, for reading only."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from command import PROFILE, Built, run
+from t3_command import build
+from t3_files import write_checkpoint
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +28,29 @@ def built(kokoro_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Buil
 def warm(built: Built, tmp_path: Path) -> Built:
     """The same, with a copy of the cache to build on or to damage."""
     return replace(built, cache=Path(shutil.copytree(built.cache, tmp_path / "warm")))
+
+
+@pytest.fixture(scope="session")
+def alone(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """fp32 alone, of the same checkpoint in another place, on a copy of that cache."""
+    home = tmp_path_factory.mktemp("alone")
+    checkpoint = Path(shutil.copytree(built.checkpoint, home / "moved"))
+    cache = Path(shutil.copytree(built.cache, home / "cache"))
+    moved = replace(built, release=home / "out" / "kokoro", cache=cache, checkpoint=checkpoint)
+    done = run(home, *moved.again(home / "out"))
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    return replace(moved, stdout=done.stdout, stderr=done.stderr)
+
+
+@pytest.fixture(scope="session")
+def t3_built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """All variants of a tiny T3 checkpoint, built once from scratch."""
+    home = tmp_path_factory.mktemp("t3")
+    write_checkpoint(home / "checkpoint")
+    return build(home, home / "checkpoint", "--int8", "--int8-fast", "--int4", "--fp16")
+
+
+@pytest.fixture
+def t3_warm(t3_built: Built, tmp_path: Path) -> Built:
+    """The same, with a copy of the cache to build on or to damage."""
+    return replace(t3_built, cache=Path(shutil.copytree(t3_built.cache, tmp_path / "warm")))

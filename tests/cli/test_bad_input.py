@@ -12,11 +12,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from command import PROFILE, Built, assert_refused, contents, flip_a_byte, run
+from command import PROFILE, Built, assert_refused, call, contents, flip_a_byte, reseal, run
+
+from jtts_export.store import files_under
 
 USAGE, GATE, OUTSIDE = 2, 3, 4
 WEIGHTS = "kokoro-v1_0.pth"
 GRAPH = "onnx/model_quantized.onnx"
+
+# Commands that read a release, and what else they are given.
+READERS: dict[str, Callable[[Built, Path], list[Path | str]]] = {
+    "say": lambda built, folder: ["Hello.", "-o", folder / "speech.wav"],
+    "inspect": lambda built, folder: [],
+    "validate": lambda built, folder: [],
+    "compare": lambda built, folder: [built.release],
+}
 
 
 # --- say ------------------------------------------------------------------------------------------------
@@ -295,9 +305,12 @@ def extra(release: Path) -> None:
 
 
 def escaping(release: Path) -> None:
+    reseal(release, lambda manifest: manifest["files"].update({"../escape": manifest["files"]["config.json"]}))
+
+
+def unsealed(release: Path) -> None:
     manifest = json.loads((release / "manifest.json").read_text())
-    manifest["files"]["../escape"] = manifest["files"]["config.json"]
-    (release / "manifest.json").write_text(json.dumps(manifest))
+    (release / "manifest.json").write_text(json.dumps({**manifest, "licence": "MIT"}))
 
 
 def cut_manifest(release: Path) -> None:
@@ -319,24 +332,49 @@ def empty_manifest(release: Path) -> None:
         (missing("validation.json"), OUTSIDE, ["validation.json"]),
         (extra, GATE, ["onnx/model_q4.onnx"]),
         (escaping, OUTSIDE, ["../escape"]),
+        (unsealed, GATE, ["manifest.json", "not what was written"]),
         (cut_manifest, OUTSIDE, ["manifest.json"]),
         (empty_manifest, OUTSIDE, ["manifest.json"]),
     ],
 )
-@pytest.mark.parametrize("command", ["say", "inspect", "validate"])
+@pytest.mark.parametrize("command", READERS)
 def test_a_damaged_release_is_refused_by_whoever_reads_it(
     built: Built, tmp_path: Path, command: str, damage: Callable[[Path], None], code: int | None, named: list[str]
 ) -> None:
     release = copy_of(built, tmp_path)
     damage(release)
-    done = run(tmp_path, command, str(release), *(["Hello."] if command == "say" else []))
+    done = call(command, release, *READERS[command](built, tmp_path))
     assert_refused(done, code or done.returncode, *named)
     assert done.returncode in (GATE, OUTSIDE)
     assert not (tmp_path / "speech.wav").exists()
 
 
-@pytest.mark.parametrize("command", ["say", "inspect", "validate"])
+@pytest.mark.parametrize("command", READERS)
+def test_a_changed_byte_in_any_file_is_refused_by_its_name(built: Built, tmp_path: Path, command: str) -> None:
+    """Of a real release, whatever the file is for. Of manifest.json and validation.json the byte may be one of JSON's
+    own."""
+    release = copy_of(built, tmp_path)
+    names = [path.relative_to(release).as_posix() for path in files_under(release)]
+    assert {"report/index.html", "report/junit.xml", "report/samples/0-int8.flac", GRAPH} < set(names)
+    for name in names:
+        kept = (release / name).read_bytes()
+        flip_a_byte(release / name)
+        done = call(command, release, *READERS[command](built, tmp_path))
+        codes = (GATE, OUTSIDE) if name in ("manifest.json", "validation.json") else (GATE,)
+        assert done.returncode in codes, (name, done.stderr)
+        assert_refused(done, done.returncode, name)
+        (release / name).write_bytes(kept)
+    assert not (tmp_path / "speech.wav").exists()
+
+
+@pytest.mark.parametrize("command", READERS)
 def test_what_is_no_release_is_said_to_be_none(built: Built, tmp_path: Path, command: str) -> None:
     for folder in (tmp_path / "nowhere", tmp_path, built.checkpoint, built.release / "manifest.json"):
-        done = run(tmp_path, command, str(folder), *(["Hello."] if command == "say" else []))
+        done = call(command, folder, *READERS[command](built, tmp_path))
         assert_refused(done, OUTSIDE, str(folder), "not a release")
+
+
+def test_a_release_that_is_compared_with_is_verified_as_well(built: Built, tmp_path: Path) -> None:
+    release = copy_of(built, tmp_path)
+    flip_a_byte(release / "report/report.md")
+    assert_refused(call("compare", built.release, release), GATE, "report/report.md")

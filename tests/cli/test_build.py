@@ -13,21 +13,38 @@ from typing import Any
 
 import onnx
 import pytest
-from command import COMMAND, IMPOSSIBLE, PROFILE, Built, contents, environment, graphs, run, sha256, stages
+from command import (
+    COMMAND,
+    IMPOSSIBLE,
+    PROFILE,
+    REPORT,
+    Built,
+    contents,
+    environment,
+    graphs,
+    run,
+    samples,
+    sha256,
+    stages,
+)
 from measured import metrics_of
+from t3_command import again
 
 from jtts_export.models import MODELS
 from jtts_export.models.kokoro.random import VOICES
 from jtts_export.runtime.session import session
 
+SAID = 5  # utterances to validate on
 FILES = {
+    *REPORT,
+    *samples(SAID, "fp32", "fp16", "int8"),
     *("README.md", "manifest.json", "validation.json", "config.json", "tokenizer.json", "tokenizer_config.json"),
     *("onnx/model.onnx", "onnx/model_fp16.onnx", "onnx/model_quantized.onnx"),
     *(f"voices/{name}.bin" for name in VOICES),
     *("clients/kokoro-onnx/voices.npz", "clients/sherpa-onnx/voices.bin", "clients/sherpa-onnx/tokens.txt"),
 }
 VARIANTS = {"fp32": "onnx/model.onnx", "fp16": "onnx/model_fp16.onnx", "int8": "onnx/model_quantized.onnx"}
-STAGES = ("export", "spread", "optimize", "quantize-fp16", "quantize-int8", "validate")
+STAGES = ("export", "spread", "optimize", "quantize-fp16", "quantize-int8", "validate", "report")
 
 
 def read(release: Path, name: str) -> dict[str, Any]:
@@ -45,12 +62,12 @@ def test_a_build_that_passes_gives_the_release_layout(built: Built) -> None:
     assert f"passed: {built.release}" in built.stdout
 
 
-def test_fp32_is_always_there_and_the_others_on_request(warm: Built, tmp_path: Path) -> None:
+def test_fp32_is_always_there_and_the_others_on_request(alone: Built) -> None:
+    others = {VARIANTS["fp16"], VARIANTS["int8"]} | samples(SAID, "fp16", "int8") - samples(SAID)
+    assert files_of(alone.release) == FILES - others
     # A variant's measurements depend on which others it is timed beside, so this measures anew.
-    done = run(tmp_path, *warm.again(tmp_path / "out"))
-    assert done.returncode == 0, done.stderr
-    assert files_of(tmp_path / "out" / "kokoro") == FILES - {VARIANTS["fp16"], VARIANTS["int8"]}
-    assert stages(done.stderr) == {"export": "cached", "spread": "cached", "optimize": "cached", "validate": "done"}
+    cached = dict.fromkeys(("export", "spread", "optimize"), "cached")
+    assert stages(alone.stderr) == {**cached, "validate": "done", "report": "done"}
 
 
 def test_validation_json_measures_every_metric_of_every_variant(built: Built) -> None:
@@ -63,7 +80,8 @@ def test_validation_json_measures_every_metric_of_every_variant(built: Built) ->
         assert wanted <= set(variant["metrics"])
         assert all(not math.isnan(float(value)) for value in variant["metrics"].values()), variant["metrics"]
         for gate in variant["gates"]:
-            assert set(gate) == {"metric", "op", "limit", "value", "passed"}
+            assert set(gate) == {"metric", "op", "limit", "value", "outcome", "passed"}
+            assert gate["outcome"] == "pass"
             assert gate["passed"] is True
             assert gate["value"] == variant["metrics"][gate["metric"]]
 
@@ -130,11 +148,12 @@ def test_an_unchanged_build_does_nothing_and_imports_nothing_heavy(built: Built)
     assert seconds < 3  # 0.2 s on an idle machine
 
 
-def test_force_builds_again(warm: Built, tmp_path: Path) -> None:
-    done = run(tmp_path, *warm.again(tmp_path / "out", "--force"))
+def test_force_builds_again(t3_warm: Built, tmp_path: Path) -> None:
+    done = run(tmp_path, *again(t3_warm, tmp_path / "out", "--force"))
     assert done.returncode == 0, done.stderr
     assert set(stages(done.stderr).values()) == {"done"}
-    assert graphs(tmp_path / "out" / "kokoro")["model.onnx"] == graphs(warm.release)["model.onnx"]
+    made = graphs(tmp_path / "out" / "t3")
+    assert made == {name: value for name, value in graphs(t3_warm.release).items() if name in made}
 
 
 def test_a_gate_that_cannot_be_met_keeps_the_release_aside(warm: Built, tmp_path: Path) -> None:
@@ -146,7 +165,7 @@ def test_a_gate_that_cannot_be_met_keeps_the_release_aside(warm: Built, tmp_path
     assert done.returncode == 3, (done.stdout, done.stderr)
     # Only int8's gates changed, so only it and what measures it ran again.
     ran = {name for name, how in stages(done.stderr).items() if how == "done"}
-    assert ran == {"quantize-int8", "validate"}
+    assert ran == {"quantize-int8", "validate", "report"}
     first = done.stdout.splitlines()[1].split()
     assert (first[0], first[1], first[-1]) == ("int8", "size_ratio_vs_fp32", "FAIL")
     assert f"FAILED: {tmp_path / 'out' / 'kokoro.failed'}" in done.stdout
@@ -162,10 +181,10 @@ def test_a_gate_that_cannot_be_met_keeps_the_release_aside(warm: Built, tmp_path
     assert json.loads(again.stdout)["verdict"] == "fail"
 
 
-def test_a_variant_without_a_gate_does_not_pass(warm: Built, tmp_path: Path) -> None:
+def test_a_variant_without_a_gate_does_not_pass(t3_warm: Built, tmp_path: Path) -> None:
     profile = tmp_path / "few.toml"
-    profile.write_text(PROFILE[: PROFILE.index("[gates")] + '[gates.kokoro.int8]\nsize_mb = "<= 1000"\n')
-    done = run(tmp_path, *warm.again(tmp_path / "out", "--profile", str(profile)))
+    profile.write_text(PROFILE[: PROFILE.index("[gates")] + '[gates.t3.int8]\nsize_mb = "<= 1000"\n')
+    done = run(tmp_path, *again(t3_warm, tmp_path / "out", "--profile", str(profile)))
     assert done.returncode == 3
     assert "no gate in the profile" in done.stdout.splitlines()[1]
 
@@ -178,14 +197,10 @@ def test_json_is_the_only_thing_on_stdout(built: Built) -> None:
     assert said == read(built.release, "validation.json")
 
 
-def test_a_checkpoint_that_moved_is_recorded_where_it_is(warm: Built, tmp_path: Path) -> None:
-    shutil.copytree(warm.checkpoint, tmp_path / "moved")
-    done = run(tmp_path, *warm.again(tmp_path / "out", "--checkpoint", str(tmp_path / "moved")))
-    assert done.returncode == 0, done.stderr
-    assert stages(done.stderr)["export"] == "cached"
+def test_a_checkpoint_that_moved_is_recorded_where_it_is(alone: Built) -> None:
+    assert stages(alone.stderr)["export"] == "cached"
     for name in ("manifest.json", "validation.json"):
-        recorded = read(tmp_path / "out" / "kokoro", name)["checkpoint"]["source"]
-        assert recorded == str((tmp_path / "moved").resolve())
+        assert read(alone.release, name)["checkpoint"]["source"] == str(alone.checkpoint.resolve())
 
 
 def test_every_opset_builds_passes_and_loads(warm: Built, tmp_path: Path) -> None:

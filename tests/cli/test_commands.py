@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command import COMMAND, IMPOSSIBLE, Built, assert_refused, contents, environment, flip_a_byte, run
+from command import COMMAND, IMPOSSIBLE, Built, assert_refused, contents, environment, flip_a_byte, reseal, run
 from hub_server import Hub, serve
 from scipy.io import wavfile
 
@@ -25,9 +25,12 @@ from jtts_export.say import say_to_file
 COMMANDS = (
     ["kokoro"],
     ["speecht5"],
+    ["t3"],
     ["validate"],
+    ["compare"],
     ["inspect"],
     ["say"],
+    ["tokens"],
     ["models"],
     ["profiles"],
     ["profiles", "show"],
@@ -62,7 +65,7 @@ def test_every_command_has_help(tmp_path: Path, command: list[str], flag: str) -
     assert done.stdout.startswith("Usage:")
     assert done.stderr == ""
     if not command:
-        listed = ("kokoro", "speecht5", "say", "validate", "inspect", "profiles")
+        listed = ("kokoro", "speecht5", "t3", "say", "tokens", "validate", "compare", "inspect", "profiles")
         assert all(f"  {name} " in done.stdout for name in listed)
 
 
@@ -269,7 +272,5 @@ def with_source(built: Built, folder: Path, source: str, revision: str | None = 
     """A copy of the release that says it was made from elsewhere."""
     release = folder / "kokoro"
     shutil.copytree(built.release, release)
-    manifest = json.loads((release / "manifest.json").read_text())
-    manifest["checkpoint"] |= {"source": source, "revision": revision}
-    (release / "manifest.json").write_text(json.dumps(manifest))
+    reseal(release, lambda manifest: manifest["checkpoint"].update(source=source, revision=revision))
     return release

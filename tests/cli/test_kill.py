@@ -23,7 +23,7 @@ UNDER_WAY = (
     "optimize: comparing",
     "quantize-int8: calibrating",
     "validate: parity of int8",
-    "validate: cold start of fp32",
+    "validate: cold start and calls of fp32",
     "validate: speed, round 2",
 )
 GRAPH = "graphs/onnx/model.onnx"  # in the folder of a stage
@@ -61,7 +61,7 @@ def test_a_build_killed_in_every_stage_ends_with_the_same_bytes(built: Built, tm
     assert done.returncode == 0, done.stderr
     # What was finished before the last kill was not done again.
     before = dict.fromkeys(("export", "spread", "optimize", "quantize-int8"), "cached")
-    assert stages(done.stderr) == {**before, "validate": "done"}
+    assert stages(done.stderr) == {**before, "validate": "done", "report": "done"}
     assert graphs(out / "kokoro") == graphs_of(built, "model.onnx", "model_quantized.onnx")
     assert leftovers(cache) == leftovers(out) == []
     assert run(tmp_path, "inspect", str(out / "kokoro")).returncode == 0
@@ -156,7 +156,7 @@ def test_files_cut_or_lost_in_the_cache_are_made_again(warm: Built, tmp_path: Pa
     done = run(tmp_path, *command)
     assert done.returncode == 0, done.stderr
     again = dict.fromkeys(("export", "spread", "optimize", "quantize-fp16", "quantize-int8"), "done")
-    assert stages(done.stderr) == {**again, "validate": "cached"}
+    assert stages(done.stderr) == {**again, "validate": "cached", "report": "cached"}
     assert contents(out / "kokoro") == contents(warm.release)
 
 

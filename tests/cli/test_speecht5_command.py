@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from command import Built, assert_refused, contents, flip_a_byte, run, sha256, stages
+from command import REPORT, Built, assert_refused, contents, flip_a_byte, run, samples, sha256, stages
 from measured import metrics_of
 from scipy.io import wavfile
 from speecht5_command import IMPOSSIBLE, PROFILE, again, build, write_checkpoint
@@ -30,8 +30,10 @@ CLIENT_FILES = {
     *("config.json", "tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "vocoder/config.json"),
     *(f"speakers/{name}.bin" for name in SPEAKERS),
 }
-FILES = {"README.md", "manifest.json", "validation.json", *CLIENT_FILES, *set().union(*VARIANTS.values())}
-STAGES = ("export", "spread", "optimize", "quantize-fp16", "quantize-int8", "validate")
+SAID = 5  # utterances to validate on
+WRITTEN = {"README.md", "manifest.json", "validation.json", *REPORT}
+FILES = {*WRITTEN, *samples(SAID, *SUFFIXES), *CLIENT_FILES, *set().union(*VARIANTS.values())}
+STAGES = ("export", "spread", "optimize", "quantize-fp16", "quantize-int8", "validate", "report")
 TEXT = "The dog jumps over my box."
 
 
@@ -83,7 +85,7 @@ def test_validation_json_measures_every_metric_of_every_variant(built: Built) ->
         assert set(variant["files"]) == VARIANTS[name]
         assert wanted <= set(variant["metrics"])
         assert all(not math.isnan(float(value)) for value in variant["metrics"].values()), variant["metrics"]
-        assert len(variant["rows"]) == 4
+        assert len(variant["rows"]) == SAID
         for row in variant["rows"]:
             assert row["stop_steps_count"] == 1
             assert row["parity_mel_snr_db"] > 15
@@ -273,7 +275,9 @@ def test_say_refuses(built: Built, tmp_path: Path, request_: list[str], code: in
 def test_a_variant_that_is_not_there_is_refused(warm: Built, tmp_path: Path) -> None:
     done = run(tmp_path, *again(warm, tmp_path / "out"))
     assert done.returncode == 0, done.stderr
-    assert files_of(tmp_path / "out/speecht5") == FILES - VARIANTS["int8"] - VARIANTS["fp16"]
+    assert files_of(tmp_path / "out/speecht5") == FILES - VARIANTS["int8"] - VARIANTS["fp16"] - (
+        samples(SAID, "int8", "fp16") - samples(SAID)
+    )
     done = run(tmp_path, "say", str(tmp_path / "out/speecht5"), TEXT, "--variant", "int8")
     assert_refused(done, OUTSIDE, "no int8 variant")
 

@@ -19,7 +19,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from command import Built, assert_refused, contents, flip_a_byte, run, sha256, stages, start
+from command import REPORT, Built, assert_refused, contents, flip_a_byte, reseal, run, sha256, stages, start
 from safetensors.torch import load_file, save_file
 from t3_command import IMPOSSIBLE, again, build
 from t3_files import VOICE, tiny_config, tiny_voices, tokenizer_json, write_checkpoint, write_json, write_voice
@@ -28,7 +28,7 @@ from torch import Tensor
 USAGE, GATE, OUTSIDE = 2, 3, 4
 SUFFIXES = {"fp32": "", "int8": "_quantized", "int8-fast": "_fast", "int4": "_q4", "fp16": "_fp16"}
 FLAGS = ("--int8", "--int8-fast", "--int4", "--fp16")
-STAGES = ("export", "spread", "optimize", *(f"quantize-{v}" for v in SUFFIXES if v != "fp32"), "validate")
+STAGES = ("export", "spread", "optimize", *(f"quantize-{v}" for v in SUFFIXES if v != "fp32"), "validate", "report")
 CLIENT_FILES = {
     *("config.json", "tokenizer.json", "tokenizer_config.json"),
     *("voices/default.safetensors", f"voices/{VOICE}.safetensors"),
@@ -46,15 +46,14 @@ def files_of_variant(variant: str) -> set[str]:
 
 
 VARIANTS = {variant: files_of_variant(variant) for variant in SUFFIXES}
-FILES = {"README.md", "manifest.json", "validation.json", *CLIENT_FILES, *set().union(*VARIANTS.values())}
+WRITTEN = {"README.md", "manifest.json", "validation.json", *REPORT}
+FILES = {*WRITTEN, *CLIENT_FILES, *set().union(*VARIANTS.values())}
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+def built(t3_built: Built) -> Built:
     """All variants of a tiny checkpoint, built once from scratch. For reading only."""
-    home = tmp_path_factory.mktemp("t3")
-    write_checkpoint(home / "checkpoint")
-    return build(home, home / "checkpoint", *FLAGS)
+    return t3_built
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +195,7 @@ def test_gates_that_cannot_be_met_keep_the_release_aside(failed: Failed) -> None
     assert failed.done.returncode == GATE, (failed.done.stdout, failed.done.stderr)
     assert [path.name for path in failed.out.iterdir()] == ["t3.failed"]
     release = failed.out / "t3.failed"
-    assert files_of(release) == VARIANTS["fp32"] | CLIENT_FILES | {"README.md", "manifest.json", "validation.json"}
+    assert files_of(release) == VARIANTS["fp32"] | CLIENT_FILES | WRITTEN
     assert read(release, "manifest.json")["verdict"] == read(release, "validation.json")["verdict"] == "fail"
     lines = [line.split() for line in failed.done.stdout.splitlines()]
     failing = [words[:2] for words in lines if words[-1] == "FAIL"]
@@ -445,10 +444,8 @@ def never_measured_but_listed(release: Path) -> None:
 
 def rewrite(release: Path, *names: str) -> None:
     """List files in the manifest as they are now."""
-    manifest = read(release, "manifest.json")
-    for name in names:
-        manifest["files"][name] = {"sha256": sha256(release / name), "size": (release / name).stat().st_size}
-    (release / "manifest.json").write_text(json.dumps(manifest))
+    now = {n: {"sha256": sha256(release / n), "size": (release / n).stat().st_size} for n in names}
+    reseal(release, lambda manifest: manifest["files"].update(now))
 
 
 @pytest.mark.parametrize(

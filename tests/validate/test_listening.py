@@ -31,7 +31,7 @@ BEST = {
     "audio_length_error_ratio": 0,
     "audio_stutter_score": 0,
 }
-IN_TIME = {name for name in BEST if name not in ("audio_dtw_log_mel", "audio_length_error_ratio", "audio_stutter_score")}
+IN_TIME = set(BEST) - {"audio_dtw_log_mel", "audio_length_error_ratio", "audio_stutter_score"}
 
 
 @cache

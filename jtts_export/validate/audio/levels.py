@@ -12,6 +12,7 @@ GATE_LUFS = -70.0  # BS.1770's absolute gate; what lies under it has this loudne
 BLOCK_S = 0.4
 FRAME_S = 0.02
 SILENCE = 10 ** (-35 / 20)  # of the loudest frame: above it lies 30 dB of noise, below it no vowel
+FLAT = 1e-4  # of the peak: less than a step of 13 bits
 
 
 def loudness_lufs(audio: np.ndarray, sample_rate_hz: int) -> float:
@@ -38,6 +39,13 @@ def loudness_change_lu(measured: np.ndarray, reference: np.ndarray, sample_rate_
 def clipped_ratio(audio: np.ndarray) -> float:
     """Share of samples at full scale or beyond; what is not finite counts."""
     return float((~(np.abs(audio) < FULL_SCALE)).mean()) if len(audio) else 0.0
+
+
+def flat_top_ratio(audio: np.ndarray) -> float:
+    """Share of samples at the audio's own peak, to FLAT of it: one of many, where nothing is clipped."""
+    loud = np.abs(np.nan_to_num(audio.astype(np.float64)))
+    peak = float(loud.max(initial=0))
+    return float((loud >= peak * (1 - FLAT)).mean()) if peak else 0.0
 
 
 def dc_ratio(measured: np.ndarray, reference: np.ndarray) -> float:

@@ -46,6 +46,11 @@ def test_clipping_is_the_share_of_samples_at_full_scale() -> None:
     assert levels.clipped_ratio(np.array([0.5, 1.0, -1.0, 0.999])) == 0.5
     assert levels.clipped_ratio(np.array([np.nan, 0, 2, -32767 / 32768])) == 0.75
     assert levels.clipped_ratio(np.zeros(0)) == 0
+    assert levels.flat_top_ratio(np.zeros(9)) == levels.flat_top_ratio(np.zeros(0)) == 0
+    assert levels.flat_top_ratio(np.array([0.1, -0.5, 0.5, 0.4])) == 0.5
+    noise = np.random.default_rng(0).standard_normal(24_000)
+    assert levels.flat_top_ratio(noise) == 1 / 24_000
+    assert levels.flat_top_ratio(np.clip(noise, -2, 2)) == pytest.approx(0.0455, rel=0.1)  # beyond two deviations
     # A sine of twice full scale is above it for two thirds of the time: arcsin(1/2) is 30 degrees.
     assert levels.clipped_ratio(np.clip(sine(100, 2), -1, 1)) == pytest.approx(2 / 3, abs=0.01)
 

@@ -24,6 +24,7 @@ FORCED = {
     "audio_si_sdr_db": math.inf,
     "audio_loudness_change_lu": 0.0,
     "audio_clipped_ratio": 0.0,
+    "audio_flat_top_ratio": 0.0,
     "audio_dc_ratio": 0.0,
     "audio_silence_change_ratio": 0.0,
     "audio_not_finite": 0.0,
