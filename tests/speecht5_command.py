@@ -29,7 +29,6 @@ parity_mel_snr_db = ">= 15"
 parity_client_snr_db = ">= 15"
 parity_vocoder_snr_db = ">= 15"
 """
-IMPOSSIBLE = PROFILE + 'size_ratio_vs_fp32 = "<= 0.01"\n'
 
 
 def write_checkpoint(folder: Path, **options: Any) -> None:

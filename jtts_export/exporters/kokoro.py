@@ -85,8 +85,8 @@ INT8 = Recipe(
 FP16 = Recipe(rules=(Rule(pattern="*", scheme=StoredFp16()),))
 
 EXAMPLE_TOKENS = 20
-TIMED_TOKENS = (20, 60, 150)
-CALL_TOKENS = (8, 40)
+TIMED_TOKENS = (15, 40, 90)
+CALL_TOKENS = (6, 24)
 BRIEF_TOKENS = 12
 # A vocabulary that knows fewer of the built-in phonemes (another language's) is given its own tokens instead.
 KNOWN_SHARE = 0.5
@@ -134,11 +134,13 @@ def cases(config: Config, voices: Voices, purpose: str) -> list[Case]:
     TIMED_TOKENS tokens, a "brief" one BRIEF_TOKENS, those of a "sequence", all in one voice, some of CALL_TOKENS."""
     said = _said(purpose, min(map(len, voices.values())))
     names = sorted(voices)[: 1 if purpose == "sequence" else None]
-    made = [_every_symbol(config["vocab"], names[-1], voices[names[-1]])] if purpose == "validation" else []
+    made = []
     for i, sentence in enumerate(said):
         name = names[i * len(names) // len(said)]
         case = _case(config["vocab"], sentence, name, voices[name], 0 if purpose == "sequence" else i)
         made.append(replace(case, name=f"{sentences.LENGTHS[i]}, {case.name}") if purpose == "timed" else case)
+    if purpose == "validation":
+        made.append(_every_symbol(config["vocab"], names[0], voices[names[0]]))
     return made
 
 

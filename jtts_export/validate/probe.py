@@ -7,7 +7,7 @@ prints one line of JSON. The first case is spoken REPEATS times; then every othe
 several threads. load_ms; first_audio_ms, from the start to its first chunk; repeated and calls: how long each took
 (seconds), how much was given (elements of its inputs) and spoken (samples, or tokens of a model that makes those),
 and the resident memory after it (rss_mb); rss_peak_mb after all of these; concurrent: for each number of requests at
-a time, seconds from the first to the last of them, rounds by turns, and the slowest one's.
+a time, seconds from the first to the last of REQUESTS, and the slowest one's.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 REPEATS = 10
 AT_A_TIME = (1, 2, 4)
 REQUESTS = max(AT_A_TIME)
-CONCURRENT_ROUNDS = 2
 
 Inputs = Mapping[str, np.ndarray]
 
@@ -105,21 +104,18 @@ def _columns(rows: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
     return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
 
 
-def _concurrent(engine: Engine, feed: Inputs) -> dict[int, dict[str, list[float]]]:
-    found: dict[int, dict[str, list[float]]] = {n: {"seconds": [], "slowest_s": []} for n in AT_A_TIME}
-
+def _concurrent(engine: Engine, feed: Inputs) -> dict[int, dict[str, float]]:
     def served(_: int) -> float:
         called = time.perf_counter()
         engine.speak(feed)
         return time.perf_counter() - called
 
-    for _ in range(CONCURRENT_ROUNDS):
-        for number, row in found.items():
-            with ThreadPoolExecutor(number) as pool:
-                start = time.perf_counter()
-                each = list(pool.map(served, range(REQUESTS)))
-                row["seconds"].append(time.perf_counter() - start)
-                row["slowest_s"].append(max(each))
+    found = {}
+    for number in AT_A_TIME:
+        with ThreadPoolExecutor(number) as pool:
+            start = time.perf_counter()
+            each = list(pool.map(served, range(REQUESTS)))
+            found[number] = {"seconds": time.perf_counter() - start, "slowest_s": max(each)}
     return found
 
 

@@ -56,7 +56,7 @@ READERS: dict[str, Callable[[Built, Path], list[Path | str]]] = {
     ],
 )
 def test_say_refuses(built: Built, tmp_path: Path, request_: list[str], code: int, named: list[str]) -> None:
-    done = run(tmp_path, "say", str(built.release), *request_)
+    done = call(tmp_path, "say", built.release, *request_)
     assert_refused(done, code, *named)
     assert not list(tmp_path.rglob("*.wav"))
     assert not list(tmp_path.rglob("*.log"))  # of a bug
@@ -148,7 +148,7 @@ def test_a_bad_checkpoint_is_refused(
     damage(folder)
     shutil.copytree(built.release, tmp_path / "out" / "kokoro")
     where = ["--cache", str(tmp_path / "cache"), "--checkpoint", str(folder)]
-    done = run(tmp_path, *built.again(tmp_path / "out", *where))
+    done = call(tmp_path, *built.again(tmp_path / "out", *where))
     assert_refused(done, OUTSIDE, *named)
     assert not (tmp_path / "harmed").exists()
     assert list((tmp_path / "cache").iterdir()) == []
@@ -259,7 +259,7 @@ def test_a_bad_profile_names_the_key_and_what_is_known(
     built: Built, tmp_path: Path, text: str, named: list[str]
 ) -> None:
     (tmp_path / "broken.toml").write_text(text)
-    done = run(tmp_path, *built.again(tmp_path / "out", "--profile", "broken.toml"))
+    done = call(tmp_path, *built.again(tmp_path / "out", "--profile", "broken.toml"))
     assert_refused(done, USAGE, "broken.toml", *named)
     assert not (tmp_path / "out").exists()
 
@@ -343,7 +343,7 @@ def test_a_damaged_release_is_refused_by_whoever_reads_it(
 ) -> None:
     release = copy_of(built, tmp_path)
     damage(release)
-    done = call(command, release, *READERS[command](built, tmp_path))
+    done = call(tmp_path, command, release, *READERS[command](built, tmp_path))
     assert_refused(done, code or done.returncode, *named)
     assert done.returncode in (GATE, OUTSIDE)
     assert not (tmp_path / "speech.wav").exists()
@@ -359,7 +359,7 @@ def test_a_changed_byte_in_any_file_is_refused_by_its_name(built: Built, tmp_pat
     for name in names:
         kept = (release / name).read_bytes()
         flip_a_byte(release / name)
-        done = call(command, release, *READERS[command](built, tmp_path))
+        done = call(tmp_path, command, release, *READERS[command](built, tmp_path))
         codes = (GATE, OUTSIDE) if name in ("manifest.json", "validation.json") else (GATE,)
         assert done.returncode in codes, (name, done.stderr)
         assert_refused(done, done.returncode, name)
@@ -370,11 +370,11 @@ def test_a_changed_byte_in_any_file_is_refused_by_its_name(built: Built, tmp_pat
 @pytest.mark.parametrize("command", READERS)
 def test_what_is_no_release_is_said_to_be_none(built: Built, tmp_path: Path, command: str) -> None:
     for folder in (tmp_path / "nowhere", tmp_path, built.checkpoint, built.release / "manifest.json"):
-        done = call(command, folder, *READERS[command](built, tmp_path))
+        done = call(tmp_path, command, folder, *READERS[command](built, tmp_path))
         assert_refused(done, OUTSIDE, str(folder), "not a release")
 
 
 def test_a_release_that_is_compared_with_is_verified_as_well(built: Built, tmp_path: Path) -> None:
     release = copy_of(built, tmp_path)
     flip_a_byte(release / "report/report.md")
-    assert_refused(call("compare", built.release, release), GATE, "report/report.md")
+    assert_refused(call(tmp_path, "compare", built.release, release), GATE, "report/report.md")

@@ -15,10 +15,10 @@ import onnx
 import pytest
 from command import (
     COMMAND,
-    IMPOSSIBLE,
     PROFILE,
     REPORT,
     Built,
+    brief,
     contents,
     environment,
     graphs,
@@ -34,7 +34,7 @@ from jtts_export.models import MODELS
 from jtts_export.models.kokoro.random import VOICES
 from jtts_export.runtime.session import session
 
-SAID = 5  # utterances to validate on
+SAID = 6  # utterances to validate on, of every symbol one
 FILES = {
     *REPORT,
     *samples(SAID, "fp32", "fp16", "int8"),
@@ -112,7 +112,7 @@ def test_two_builds_from_scratch_give_the_same_bytes_even_side_by_side(built: Bu
         "--cache",
         str(tmp_path / "cache"),
     ]
-    command = [*COMMAND, "kokoro", "--int8", "--profile", str(built.profile), *where]
+    command = [*COMMAND, "kokoro", "--int8", "--profile", str(built.profile), *where, *brief(tmp_path)]
     env = environment(tmp_path, PYTHONHASHSEED="7")
     both = [
         subprocess.Popen(command, env=env, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -156,11 +156,12 @@ def test_force_builds_again(t3_warm: Built, tmp_path: Path) -> None:
     assert made == {name: value for name, value in graphs(t3_warm.release).items() if name in made}
 
 
-def test_a_gate_that_cannot_be_met_keeps_the_release_aside(warm: Built, tmp_path: Path) -> None:
+def test_a_gate_that_cannot_be_met_keeps_the_release_aside(t3_warm: Built, tmp_path: Path) -> None:
     profile = tmp_path / "impossible.toml"
-    profile.write_text(IMPOSSIBLE)
-    shutil.copytree(warm.release, tmp_path / "out" / "kokoro")
-    command = [*warm.again(tmp_path / "out", "--profile", str(profile), "--int8", "--fp16")]
+    gates = t3_warm.profile.read_text()
+    profile.write_text(gates.replace("[gates.t3.int8]", '[gates.t3.int8]\nsize_ratio_vs_fp32 = "<= 0.01"'))
+    shutil.copytree(t3_warm.release, tmp_path / "out" / "t3")
+    command = again(t3_warm, tmp_path / "out", "--profile", str(profile), "--int8", "--fp16")
     done = run(tmp_path, *command)
     assert done.returncode == 3, (done.stdout, done.stderr)
     # Only int8's gates changed, so only it and what measures it ran again.
@@ -168,17 +169,19 @@ def test_a_gate_that_cannot_be_met_keeps_the_release_aside(warm: Built, tmp_path
     assert ran == {"quantize-int8", "validate", "report"}
     first = done.stdout.splitlines()[1].split()
     assert (first[0], first[1], first[-1]) == ("int8", "size_ratio_vs_fp32", "FAIL")
-    assert f"FAILED: {tmp_path / 'out' / 'kokoro.failed'}" in done.stdout
-    assert contents(tmp_path / "out" / "kokoro") == contents(warm.release)
-    aside = tmp_path / "out" / "kokoro.failed"
-    assert files_of(aside) == FILES
+    assert f"FAILED: {tmp_path / 'out' / 't3.failed'}" in done.stdout
+    assert contents(tmp_path / "out" / "t3") == contents(t3_warm.release)
+    aside = tmp_path / "out" / "t3.failed"
+    others = {n for n in files_of(t3_warm.release) if "_fast.onnx" in n or "_q4.onnx" in n}
+    assert files_of(aside) == files_of(t3_warm.release) - others
     assert read(aside, "manifest.json")["verdict"] == "fail"
     verdicts = {name: v["verdict"] for name, v in read(aside, "validation.json")["variants"].items()}
     assert verdicts == {"fp32": "pass", "fp16": "pass", "int8": "fail"}
 
-    again = run(tmp_path, *command, "--json")
-    assert again.returncode == 3
-    assert json.loads(again.stdout)["verdict"] == "fail"
+    done = run(tmp_path, *command, "--json")
+    assert done.returncode == 3
+    assert json.loads(done.stdout)["verdict"] == "fail"
+    assert set(stages(done.stderr).values()) == {"cached"}  # a failure is a result
 
 
 def test_a_variant_without_a_gate_does_not_pass(t3_warm: Built, tmp_path: Path) -> None:
@@ -207,7 +210,8 @@ def test_every_opset_builds_passes_and_loads(warm: Built, tmp_path: Path) -> Non
     opsets = (18, 19, 20)
     running = {}
     for opset in opsets:  # at once: they share a cache and no stage
-        command = [*COMMAND, *warm.again(tmp_path / str(opset), "--int8", "--opset", str(opset))]
+        given = ["--int8", "--opset", str(opset), *brief(tmp_path)]
+        command = [*COMMAND, *warm.again(tmp_path / str(opset), *given)]
         running[opset] = subprocess.Popen(
             command, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=tmp_path
         )

@@ -11,7 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command import COMMAND, IMPOSSIBLE, Built, assert_refused, contents, environment, flip_a_byte, reseal, run
+from command import (
+    COMMAND,
+    PROFILE,
+    Built,
+    assert_refused,
+    brief,
+    call,
+    contents,
+    environment,
+    flip_a_byte,
+    reseal,
+    run,
+)
 from hub_server import Hub, serve
 from scipy.io import wavfile
 
@@ -226,16 +238,16 @@ def test_validate_measures_a_release_from_its_own_bytes(built: Built, tmp_path: 
     assert contents(built.release) == before
 
 
-def test_validate_judges_for_another_profile_with_the_checkpoint_elsewhere(built: Built, tmp_path: Path) -> None:
-    (tmp_path / "impossible.toml").write_text(IMPOSSIBLE)
-    shutil.copytree(built.checkpoint, tmp_path / "elsewhere")
-    release = with_source(built, tmp_path, str(tmp_path / "gone"))
+def test_validate_judges_for_another_profile_with_the_checkpoint_elsewhere(alone: Built, tmp_path: Path) -> None:
+    (tmp_path / "impossible.toml").write_text(PROFILE.replace("== 1", ">= 2"))
+    shutil.copytree(alone.checkpoint, tmp_path / "elsewhere")
+    release = with_source(alone, tmp_path, str(tmp_path / "gone"))
     before = contents(release)
-    where = ["--profile", "impossible.toml", "--checkpoint", str(tmp_path / "elsewhere")]
+    where = ["--profile", "impossible.toml", "--checkpoint", str(tmp_path / "elsewhere"), *brief(tmp_path)]
     done = run(tmp_path, "validate", str(release), *where)
     assert done.returncode == 3, (done.stdout, done.stderr)
     first = done.stdout.splitlines()[1].split()
-    assert (first[0], first[1], first[-1]) == ("int8", "size_ratio_vs_fp32", "FAIL")
+    assert (first[0], first[1], first[-1]) == ("fp32", "durations_equal_ratio", "FAIL")
     assert done.stdout.rstrip().endswith(f"FAILED: {release}")
     assert contents(release) == before
 
@@ -245,16 +257,16 @@ def test_validate_refuses_a_flipped_byte(built: Built, tmp_path: Path) -> None:
         release = tmp_path / name / "kokoro"
         shutil.copytree(built.release, release)
         flip_a_byte(release / "onnx" / name)
-        assert_refused(run(tmp_path, "validate", str(release)), 3, name)
+        assert_refused(call(tmp_path, "validate", release), 3, name)
 
 
 def test_validate_refuses_a_checkpoint_that_is_gone_or_another(built: Built, tmp_path: Path) -> None:
     release = with_source(built, tmp_path, str(tmp_path / "gone"))
-    assert_refused(run(tmp_path, "validate", str(release)), 4, str(tmp_path / "gone"))
+    assert_refused(call(tmp_path, "validate", release), 4, str(tmp_path / "gone"))
     other = tmp_path / "other"
     shutil.copytree(built.checkpoint, other)
     (other / "config.json").write_text((other / "config.json").read_text() + "\n")
-    done = run(tmp_path, "validate", str(release), "--checkpoint", str(other))
+    done = call(tmp_path, "validate", release, "--checkpoint", other)
     assert_refused(done, 4, str(other), "not the checkpoint")
 
 

@@ -9,10 +9,11 @@ from xml.etree import ElementTree
 
 import pytest
 import soundfile
-from command import REPORT, Built, assert_refused, call, contents, run, stages
+from command import REPORT, Built, assert_refused, brief, call, contents, run, stages
 from t3_command import again
 
 from jtts_export.exporters.kokoro_sentences import VALIDATION
+from jtts_export.profiles.schema import built_in
 
 USAGE, GATE = 2, 3
 
@@ -49,8 +50,8 @@ def test_a_release_brings_what_everyone_said(built: Built) -> None:
             assert soundfile.info(built.release / "report" / name).samplerate == sample["sample_rate_hz"] == 24_000
 
 
-def test_inspect_lists_layers_by_the_error_that_they_add(built: Built) -> None:
-    done = call("inspect", built.release, "--layers")
+def test_inspect_lists_layers_by_the_error_that_they_add(built: Built, tmp_path: Path) -> None:
+    done = call(tmp_path, "inspect", built.release, "--layers")
     assert done.returncode == 0, done.stderr
     header, *lines = done.stdout.splitlines()
     assert header.split()[:3] == ["layer", "variant", "scheme"]
@@ -62,7 +63,7 @@ def test_inspect_lists_layers_by_the_error_that_they_add(built: Built) -> None:
         assert errors_db == sorted(errors_db)
         assert {row[0] for row in rows if row[1] == name} == {row["layer"] for row in variants[name]["layers"]}
     assert not [row for row in rows if row[1] == "fp32"]  # what the others are measured by
-    whole = json.loads(call("inspect", built.release, "--layers", "--json").stdout)
+    whole = json.loads(call(tmp_path, "inspect", built.release, "--layers", "--json").stdout)
     assert whole["validation"]["variants"] == variants
 
 
@@ -72,7 +73,7 @@ def test_inspect_lists_layers_by_the_error_that_they_add(built: Built) -> None:
 def test_two_builds_are_compared(built: Built, alone: Built, tmp_path: Path) -> None:
     """Of the same checkpoint: of fp32, what is not of time has not changed."""
     before = contents(built.release), contents(alone.release)
-    done = call("compare", built.release, alone.release, "--json")
+    done = call(tmp_path, "compare", built.release, alone.release, "--json")
     assert done.returncode == 0, done.stderr
     content = json.loads(done.stdout)
     assert content["verdicts"] == ["pass", "pass"]
@@ -80,7 +81,7 @@ def test_two_builds_are_compared(built: Built, alone: Built, tmp_path: Path) -> 
     for metric in ("parity_decoder_snr_db", "audio_mrstft", "size_mb", "durations_equal_ratio"):
         first, second = values[metric]
         assert first == second == read(built.release, "validation.json")["variants"]["fp32"]["metrics"][metric]
-    text = call("compare", built.release, alone.release, "--report", tmp_path / "compared")
+    text = call(tmp_path, "compare", built.release, alone.release, "--report", tmp_path / "compared")
     assert text.returncode == 0, text.stderr
     assert text.stdout.split()[:2] == ["variant", "metric"]
     assert set(contents(tmp_path / "compared")) == {"index.html", "report.md", "junit.xml"}
@@ -88,14 +89,14 @@ def test_two_builds_are_compared(built: Built, alone: Built, tmp_path: Path) -> 
 
 
 def test_releases_of_different_models_are_not_compared(built: Built, t3_built: Built, tmp_path: Path) -> None:
-    done = call("compare", built.release, t3_built.release, "--report", tmp_path / "compared")
+    done = call(tmp_path, "compare", built.release, t3_built.release, "--report", tmp_path / "compared")
     assert_refused(done, USAGE, "kokoro", "t3", str(t3_built.release))
     assert not (tmp_path / "compared").exists()
 
 
 def test_a_comparison_that_cannot_be_written_is_one_line(built: Built, alone: Built, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    done = call("compare", built.release, alone.release, "--report", tmp_path / "file")
+    done = call(tmp_path, "compare", built.release, alone.release, "--report", tmp_path / "file")
     assert_refused(done, 4, "cannot write to", str(tmp_path / "file"))
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -135,6 +136,16 @@ def test_a_build_is_validated_on_sentences_of_ones_own(t3_warm: Built, tmp_path:
     }
 
 
+def test_a_report_that_cannot_be_written_is_refused_in_one_line(t3_built: Built, tmp_path: Path) -> None:
+    """And before the work rather than after it."""
+    (tmp_path / "file").write_text("mine")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        done = call(tmp_path, "validate", t3_built.release, "--report", folder, *brief(tmp_path))
+        assert_refused(done, 4, "cannot write to", str(folder))
+        assert "validate" not in stages(done.stderr)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 @pytest.mark.parametrize("command", ["build", "validate"])
 @pytest.mark.parametrize(
     ("content", "named"),
@@ -153,13 +164,13 @@ def test_bad_sentences_are_refused_in_one_line(
     if content is not None:
         path.write_bytes(content)
     given = ["validate", str(t3_built.release)] if command == "validate" else again(t3_built, tmp_path / "out")
-    assert_refused(call(*given, "--sentences", path), USAGE, str(path), *named)
+    assert_refused(call(tmp_path, *given, "--sentences", path), USAGE, str(path), *named)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_sentence_that_cannot_be_said_is_named(t3_warm: Built, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("Hello.\n犬犬\n", encoding="utf-8")
-    done = run(tmp_path, *again(t3_warm, tmp_path / "out", "--sentences", "mine.txt"))
+    done = call(tmp_path, *again(t3_warm, tmp_path / "out", "--sentences", "mine.txt"))
     assert_refused(done, USAGE, "sentence 2", "犬犬")
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -167,12 +178,13 @@ def test_a_sentence_that_cannot_be_said_is_named(t3_warm: Built, tmp_path: Path)
 # --- profiles ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["apple", "cpu", "cpu-streaming", "jabbertts", "parity", "server", "web"])
-def test_every_built_in_profile_can_be_shown(name: str) -> None:
-    text, shown = call("profiles", "show", name), json.loads(call("profiles", "show", name, "--json").stdout)
+@pytest.mark.parametrize("name", sorted(built_in()))
+def test_every_built_in_profile_can_be_shown(tmp_path: Path, name: str) -> None:
+    text = call(tmp_path, "profiles", "show", name)
+    shown = json.loads(call(tmp_path, "profiles", "show", name, "--json").stdout)
     assert text.returncode == 0
     assert text.stdout.startswith(f"{name}: ")
-    assert name in json.loads(call("profiles", "--json").stdout)
+    assert name in json.loads(call(tmp_path, "profiles", "--json").stdout)
     for variants in shown["gates"].values():
         for limits in variants.values():
             for metric, limit in limits.items():
@@ -183,7 +195,7 @@ def test_every_built_in_profile_can_be_shown(name: str) -> None:
 def test_a_variant_that_a_profile_does_not_have_is_refused(t3_built: Built, tmp_path: Path) -> None:
     profile = tmp_path / "few.toml"
     profile.write_text(t3_built.profile.read_text().replace("threads = 1", 'threads = 1\nvariants = ["int8"]'))
-    done = call(*again(t3_built, tmp_path / "out", "--int4", "--profile", str(profile)))
+    done = call(tmp_path, *again(t3_built, tmp_path / "out", "--int4", "--profile", str(profile)))
     assert_refused(done, USAGE, "profile tiny", "'int4'", "variants: int8")
     assert not (tmp_path / "out").exists()
 
@@ -194,7 +206,7 @@ def test_a_scheme_that_a_profile_does_not_allow_is_refused_whatever_the_cache_ho
     """The variant was made for a profile that allows it."""
     profile = tmp_path / "strict.toml"
     profile.write_text(t3_warm.profile.read_text().replace("threads = 1", 'threads = 1\nschemes = ["stored-fp16"]'))
-    done = run(tmp_path, *again(t3_warm, tmp_path / "out", "--int8", "--profile", str(profile)))
+    done = call(tmp_path, *again(t3_warm, tmp_path / "out", "--int8", "--profile", str(profile)))
     assert_refused(done, USAGE, "profile tiny", "int8", "schemes: stored-fp16")
     assert list((tmp_path / "out").iterdir()) == []
     done = run(tmp_path, *again(t3_warm, tmp_path / "out", "--fp16", "--profile", str(profile)))

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command import Built, assert_refused, contents, flip_a_byte, graphs, run, stages, start
+from command import Built, assert_refused, brief, contents, flip_a_byte, graphs, run, stages, start
+from t3_command import again
 
 # A line of stderr that says that a stage is under way.
 UNDER_WAY = (
@@ -48,7 +49,7 @@ def leftovers(folder: Path) -> list[str]:
 
 def test_a_build_killed_in_every_stage_ends_with_the_same_bytes(built: Built, tmp_path: Path) -> None:
     out, cache = tmp_path / "out", tmp_path / "cache"
-    command = built.again(out, "--int8", "--cache", str(cache))
+    command = built.again(out, "--int8", "--cache", str(cache), *brief(tmp_path))
     for line in UNDER_WAY:
         process = start(tmp_path, *command)
         assert process.stderr is not None
@@ -67,9 +68,9 @@ def test_a_build_killed_in_every_stage_ends_with_the_same_bytes(built: Built, tm
     assert run(tmp_path, "inspect", str(out / "kokoro")).returncode == 0
 
 
-def test_a_build_killed_at_random_moments_ends_with_the_same_bytes(built: Built, tmp_path: Path) -> None:
+def test_a_build_killed_at_random_moments_ends_with_the_same_bytes(t3_built: Built, tmp_path: Path) -> None:
     out, cache = tmp_path / "out", tmp_path / "cache"
-    command = built.again(out, "--cache", str(cache))
+    command = again(t3_built, out, "--cache", str(cache))
     seed = time.time_ns()
     draw = random.Random(seed)
     for _ in range(RANDOM_KILLS):
@@ -81,7 +82,8 @@ def test_a_build_killed_at_random_moments_ends_with_the_same_bytes(built: Built,
             kill(process)
     done = run(tmp_path, *command)
     assert done.returncode == 0, (seed, done.stderr)
-    assert graphs(out / "kokoro") == graphs_of(built, "model.onnx"), f"seed {seed}"
+    made = graphs(out / "t3")
+    assert made == graphs_of(t3_built, *made), f"seed {seed}"
     assert leftovers(cache) == leftovers(out) == []
 
 
@@ -155,8 +157,8 @@ def test_files_cut_or_lost_in_the_cache_are_made_again(warm: Built, tmp_path: Pa
     one(cache, "quantize-fp16", "recipe.json").write_text("")
     done = run(tmp_path, *command)
     assert done.returncode == 0, done.stderr
-    again = dict.fromkeys(("export", "spread", "optimize", "quantize-fp16", "quantize-int8"), "done")
-    assert stages(done.stderr) == {**again, "validate": "cached", "report": "cached"}
+    made = dict.fromkeys(("export", "spread", "optimize", "quantize-fp16", "quantize-int8"), "done")
+    assert stages(done.stderr) == {**made, "validate": "cached", "report": "cached"}
     assert contents(out / "kokoro") == contents(warm.release)
 
 

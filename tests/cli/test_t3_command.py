@@ -19,7 +19,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from command import REPORT, Built, assert_refused, contents, flip_a_byte, reseal, run, sha256, stages, start
+from command import REPORT, Built, assert_refused, call, contents, flip_a_byte, reseal, run, sha256, stages, start
 from safetensors.torch import load_file, save_file
 from t3_command import IMPOSSIBLE, again, build
 from t3_files import VOICE, tiny_config, tiny_voices, tokenizer_json, write_checkpoint, write_json, write_voice
@@ -270,7 +270,7 @@ def test_a_choice_that_is_none_is_refused(
 ) -> None:
     (tmp_path / "cache").mkdir()
     given = replace(built, checkpoint=Path(f"{built.checkpoint}{choice}"), cache=tmp_path / "cache")
-    done = run(tmp_path, *again(given, tmp_path / "out"))
+    done = call(tmp_path, *again(given, tmp_path / "out"))
     assert_refused(done, code, *named)
     assert list((tmp_path / "out").iterdir()) == list((tmp_path / "cache").iterdir()) == []
 
@@ -377,7 +377,7 @@ def test_a_bad_checkpoint_is_refused(
     folder, cache = tmp_path / "checkpoint", tmp_path / "cache"
     shutil.copytree(built.checkpoint, folder)
     damage(folder)
-    done = run(tmp_path, *again(replace(built, checkpoint=folder, cache=cache), tmp_path / "out"))
+    done = call(tmp_path, *again(replace(built, checkpoint=folder, cache=cache), tmp_path / "out"))
     assert_refused(done, OUTSIDE, *named)
     assert list((tmp_path / "out").iterdir()) == list(cache.iterdir()) == []
     assert not (tmp_path / "harmed").exists()
@@ -466,6 +466,6 @@ def test_other_weights_than_those_measured_are_refused_by_whoever_reads_them(
     release: Path, tmp_path: Path, command: str, damage: Callable[[Path], None], named: list[str]
 ) -> None:
     damage(release)
-    done = run(tmp_path, command, str(release), *([TEXT] if command == "say" else []))
+    done = call(tmp_path, command, release, *([TEXT] if command == "say" else []))
     assert_refused(done, GATE, *named)
     assert not list(tmp_path.rglob("*.wav"))

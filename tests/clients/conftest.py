@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from command import PROFILE
+from command import PROFILE, brief
 from command import run as jtts_export
 from kokoro_files import WEIGHTS, tiny_config, write_checkpoint
 
@@ -33,7 +33,7 @@ def release_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _speak_slowly(home / "checkpoint" / WEIGHTS)
     (home / "tiny.toml").write_text(PROFILE)
     where = ["--checkpoint", "checkpoint", "--out", "out", "--cache", "cache", "--profile", "tiny.toml"]
-    done = jtts_export(home, "kokoro", "--int8", "--fp16", *where)
+    done = jtts_export(home, "kokoro", "--int8", "--fp16", *where, *brief(home))
     assert done.returncode == 0, (done.stdout, done.stderr)
     return home / "out/kokoro"
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command import brief
 from speecht5_command import build, write_checkpoint
 
 from jtts_export.runtime.names import released
@@ -26,7 +27,7 @@ HOP, REDUCTION = 256, 2
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("speecht5-clients")
     write_checkpoint(home / "checkpoint")
-    return build(home, home / "checkpoint", "--int8", "--fp16").release
+    return build(home, home / "checkpoint", "--int8", "--fp16", *brief(home)).release
 
 
 @pytest.fixture(scope="module", params=list(DTYPES))

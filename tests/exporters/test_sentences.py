@@ -139,14 +139,28 @@ def test_utterances_are_the_same_each_time(name: str, purpose: str) -> None:
 def test_validation_has_short_and_long_utterances_in_several_voices_and_stays_short(name: str) -> None:
     made = cases(name, "validation")
     lengths = [len(tokens(case)) for case in made]
-    assert 5 <= len(made) <= 6
+    assert len(made) == 6
     assert max(lengths) > 2 * min(lengths)
     voice = "style" if name == "kokoro" else "speaker_emb" if name == "t3" else "speaker_embeddings"
     assert len({case.inputs[voice].tobytes() for case in made}) >= 2
     # A word more is a word more to PyTorch and to every variant. A token of Kokoro's lasts as its speed has it.
     speeds = [float(case.inputs.get("speed", [1.0])[0]) for case in made]
-    assert sum(n / speed for n, speed in zip(lengths, speeds, strict=True)) < (300 if name == "t3" else 200)
+    assert sum(n / speed for n, speed in zip(lengths, speeds, strict=True)) < (300 if name == "t3" else 250)
     assert sum(int(case.inputs.get("max_tokens", 0)) for case in made) <= 120
+
+
+@pytest.mark.parametrize("name", ["kokoro", "speecht5"])
+def test_every_symbol_of_a_vocabulary_is_said_once(name: str) -> None:
+    """A row of a table that nobody says could be anything. T3's tables are compared row by row."""
+    config, _ = checkpoint(name)
+    *_, symbols = cases(name, "validation")
+    _, *said, _ = symbols.inputs["input_ids"][0].tolist()
+    if name == "kokoro":
+        assert said == sorted(set(config["vocab"].values()))
+    else:
+        known = Tokenizer.from_str(json.dumps(config["tokenizer"])).get_vocab()
+        wanted = {i for token, i in known.items() if not token.startswith("<")}
+        assert {*symbols.inputs["input_ids"][0].tolist()} == {*wanted, config["model"]["eos_token_id"]}
 
 
 @every_model
@@ -180,7 +194,7 @@ def test_a_sequence_is_many_calls_of_many_lengths_the_longest_first(name: str) -
     assert len(made) >= 61
     for column in zip(*map(sizes, made), strict=True):
         assert column[0] == max(column)
-        assert len(set(column)) >= 15
+        assert len(set(column)) >= 12
         # A trend of lengths would look like one of time and memory.
         assert abs(np.corrcoef(column[1:], range(1, len(column)))[0, 1]) < 0.1
 

@@ -585,7 +585,7 @@ def test_cases_can_be_spoken_and_share_no_text(tmp_path: Path, vocabulary: int) 
             tokens = case.inputs["text_tokens"]
             assert tokens.dtype == np.int64
             assert (tokens[0, 0], tokens[0, -1]) == (config.start_text, config.stop_text)
-            assert 15 < tokens.shape[1] <= config.text_positions
+            assert 8 < tokens.shape[1] <= config.text_positions
             assert tokens.min() >= 0
             assert tokens.max() < config.text_vocab
             assert case.inputs["min_tokens"] == case.inputs["max_tokens"]
@@ -603,7 +603,7 @@ def test_cases_take_turns_with_voices_and_last_as_long_as_they_say(export: Expor
         assert speakers == [length for length, _ in zip(itertools.cycle(turns), made, strict=False)]
         return [int(case.inputs["max_tokens"]) for case in made]
 
-    assert counts("timed") == [25, 50, 75]
+    assert counts("timed") == [12, 25, 43]
     assert counts("brief") == [25]
     assert counts("validation") == [10, 20, 20, 20, 20, 30]
     sequence = counts("sequence")

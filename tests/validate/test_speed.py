@@ -171,7 +171,7 @@ def test_a_probe_reports_times_and_memory(model: Path, tmp_path: Path) -> None:
     assert 20 < min(repeated["rss_mb"]) <= max(calls["rss_mb"]) <= cold["rss_peak_mb"] < 1000
     assert list(cold["concurrent"]) == ["1", "2", "4"]
     for row in cold["concurrent"].values():
-        assert all(0 < slowest <= whole for slowest, whole in zip(row["slowest_s"], row["seconds"], strict=True))
+        assert 0 < row["slowest_s"] <= row["seconds"]
 
 
 def test_a_probe_counts_the_peak_of_all_cases(model: Path, tmp_path: Path) -> None:
