@@ -6,7 +6,6 @@ from jtts_export.exporters.model import Model
 from jtts_export.models import MODELS
 from jtts_export.profiles import metrics
 
-
 OF_IDS = {"encoder", "embeddings", "emotion"}  # stages whose inputs are no float arrays
 
 
@@ -22,6 +21,7 @@ def declared(model: Model) -> set[str]:
     return {
         *(("parity_log_mel_l1", "parity_log_mel_ratio", "audio_stoi", "audio_join_score") if parity.audio else ()),
         *(("derived_equal_ratio",) if model.derived else ()),
+        *(("draws_equal_ratio",) if model.parity.audio else ()),
         *(("step_ms", "step_rtf", "tokens_per_s", "bandwidth_ratio") if model.steps else ()),
         *(f"parity_{stage.name}_snr_db" for stage in (*parity.stages, *parity.derived)),
         *(f"parity_{name}_{what}" for name in parity.distributions for what in ("kl", "top1_ratio", "max_abs")),

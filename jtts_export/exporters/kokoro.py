@@ -124,6 +124,10 @@ def metadata(loaded: Loaded) -> dict[str, dict[str, str]]:
     return {GRAPH.name: graph_metadata(loaded.config, loaded.voices)}
 
 
+def draws(loaded: Loaded) -> dict[str, Mapping[str, np.ndarray]]:
+    return {GRAPH.name: GRAPH.draws}
+
+
 def reference(loaded: Loaded, threads: int, noise_seed: int, double: bool) -> Reference:
     return Reference(loaded.module, threads, noise_seed, double)
 
@@ -140,7 +144,7 @@ def cases(config: Config, voices: Voices, purpose: str) -> list[Case]:
         case = _case(config["vocab"], sentence, name, voices[name], 0 if purpose == "sequence" else i)
         made.append(replace(case, name=f"{sentences.LENGTHS[i]}, {case.name}") if purpose == "timed" else case)
     if purpose == "validation":
-        made.append(_every_symbol(config["vocab"], names[0], voices[names[0]]))
+        made += _every_symbol(config["vocab"], names[0], voices[names[0]])
     return made
 
 
@@ -187,10 +191,11 @@ def _said(purpose: str, most: int) -> list[Sentence]:
     return list(getattr(kokoro_sentences, purpose.upper()))
 
 
-def _every_symbol(vocab: Mapping[str, int], voice: str, rows: np.ndarray) -> Case:
-    """Quickly, for there are many."""
-    tokens = sorted(set(vocab.values()))[: len(rows)]
-    return Case(f"every symbol, {len(tokens)} tokens, {voice}, speed 2", _inputs(tokens, rows, 2.0))
+def _every_symbol(vocab: Mapping[str, int], voice: str, rows: np.ndarray) -> list[Case]:
+    """Quickly, for there are many; in one utterance, if the voice has rows for it."""
+    ids = sorted(set(vocab.values()))
+    parts = [ids[i : i + len(rows)] for i in range(0, len(ids), len(rows))]
+    return [Case(f"every symbol, {len(ids)} tokens, {voice}, speed 2", _inputs(ids, rows, 2.0)) for ids in parts]
 
 
 def _case(vocab: Mapping[str, int], said: Sentence, voice: str, rows: np.ndarray, seed: int) -> Case:
@@ -225,6 +230,7 @@ MODEL = Model(
     speaker=speaker,
     feeds=feeds,
     metadata=metadata,
+    draws=draws,
     parity=PARITY,
     recipes={"int8": INT8, "fp16": FP16},
 )

@@ -36,6 +36,11 @@ def derive_nothing(graphs: Mapping[str, ir.Model]) -> dict[str, ir.Model]:
     return {}
 
 
+def draw_nothing(loaded: Loaded) -> dict[str, Mapping[str, np.ndarray]]:
+    """For models whose graphs hold no random numbers."""
+    return {}
+
+
 @dataclass(frozen=True)
 class Model:
     """A family of checkpoints that can be exported. Functions, so that adding a model is one file.
@@ -58,6 +63,7 @@ class Model:
     spoken: utterances of a user's own texts, by voices taken by turns; of a long text several. Raises BadInput naming
     a text of which nothing can be said.
     metadata: what a checkpoint's graphs say of it to clients: graph -> key -> text.
+    draws: what is drawn once for a checkpoint and baked into its graphs: graph -> initializer -> array.
     external: graphs whose weights lie in a file beside theirs.
     cases: utterances to "calibration", "search" or "validation" ends, which share none; "timed" ones, a short, a
     medium and a long one in this order; a "brief" one; and a "sequence" of many lengths by one voice, the longest
@@ -81,6 +87,7 @@ class Model:
     recipes: Mapping[str, Recipe]
     derive: Callable[[Mapping[str, ir.Model]], dict[str, ir.Model]] = derive_nothing
     derived: tuple[str, ...] = ()
+    draws: Callable[[Loaded], Mapping[str, Mapping[str, np.ndarray]]] = draw_nothing
     external: tuple[str, ...] = ()
     key_value_reach: Callable[[Graphs, Sequence[Case], int], dict[str, np.ndarray]] | None = None
     steps: Callable[[Mapping[str, Mapping[str, Path]], Mapping[str, Any], Case, int], dict[str, Metrics]] | None = (

@@ -125,6 +125,10 @@ def metadata(loaded: Loaded) -> dict[str, dict[str, str]]:
     return {VOCODER: {CONTEXT: str(context), "sample_rate": str(vocoder.config.sampling_rate)}}
 
 
+def draws(loaded: Loaded) -> dict[str, Mapping[str, np.ndarray]]:
+    return {DECODER: {"prenet_mask": mask_of(loaded.module)}}
+
+
 def derive(graphs: Mapping[str, ir.Model]) -> dict[str, ir.Model]:
     return {CLIENT_DECODER: client_decoder(graphs[DECODER])}
 
@@ -243,6 +247,7 @@ MODEL = Model(
     speaker=speaker,
     feeds=feeds,
     metadata=metadata,
+    draws=draws,
     parity=PARITY,
     recipes={"int8": INT8, "fp16": FP16},
 )

@@ -204,6 +204,7 @@ TABLE = {
     "structure_equal_ratio": Metric(
         "share of fp32's nodes that are there with their attributes and constants", always=False
     ),
+    "draws_equal_ratio": Metric("share of the random draws in the graphs that are the reference's", _AUDIO),
     "derived_equal_ratio": Metric("share of the graphs derived for clients that are what their own give", _SPEECHT5),
     "client_files_equal_ratio": Metric("share of the files beside the graphs that are what this checkpoint gives"),
     "metadata_equal_ratio": Metric("share of the graphs' metadata entries that are what this checkpoint gives"),

@@ -17,7 +17,7 @@ from .listening import listen, save_samples
 from .parity import Metrics, compare, reference_taps
 from .runner import Arrays
 from .spread import Spread, measure_nudged, measure_spread
-from .structure import derived_equal_ratio, structure_equal_ratio
+from .structure import derived_equal_ratio, draws_equal_ratio, structure_equal_ratio
 from .subject import Files, Findings, Subject
 
 OTHER_NOISE_SEED = 1
@@ -96,12 +96,15 @@ def faithfulness(
         heard = listen(parity, expected, runner, cases)
         metrics |= subject.spread.relate_audio(heard.metrics)
         rows, said = [{**row, **more} for row, more in zip(rows, heard.rows, strict=True)], heard.said
+    del runner  # with its sessions, before others are opened
     missing = operators.missing_of(subject.profile, graphs.values())
     metrics |= _sizes(subject, variant) | {
         "client_files_equal_ratio": assets.client_files_equal_ratio(model, subject.loaded, subject.clients),
         "metadata_equal_ratio": assets.metadata_equal_ratio(model, subject.loaded, graphs),
         "operators_missing": float(len(missing)),
     }
+    if model.draws(subject.loaded):
+        metrics["draws_equal_ratio"] = draws_equal_ratio(model, subject.loaded, graphs)
     if model.derived:
         metrics["derived_equal_ratio"] = derived_equal_ratio(model, graphs)
     details: dict[str, Any] = {"rows": rows, "operators_missing": missing}

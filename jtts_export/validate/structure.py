@@ -1,5 +1,5 @@
-"""What of a variant is given: attributes of nodes and constants, which quantization leaves as they are, and graphs
-that are derived from its own."""
+"""What of a variant is given: attributes of nodes and constants, which quantization leaves as they are; random draws;
+and graphs that are derived from its own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jtts_export.surgery import constant
 from .layer_weights import exact_weights, units_of
 
 if TYPE_CHECKING:
-    from jtts_export.exporters.model import Model
+    from jtts_export.exporters.model import Loaded, Model
 
 
 def structure_equal_ratio(exact: Path, variant: Path) -> float:
@@ -38,6 +38,17 @@ def derived_equal_ratio(model: Model, files: Mapping[str, Path]) -> float:
     """Share of a variant's derived graphs whose nodes and weights are what comes of its own graphs now."""
     derived = model.derive({graph: ir.load(files[graph]) for graph in model.graphs})
     same = [_content(ir.to_proto(graph)) == _content(onnx.load(files[name])) for name, graph in derived.items()]
+    return sum(same) / len(same)
+
+
+def draws_equal_ratio(model: Model, loaded: Loaded, files: Mapping[str, Path]) -> float:
+    """Share of the random draws baked into a variant's graphs that are those of the reference."""
+    same = []
+    for name, wanted in model.draws(loaded).items():
+        there = ir.load(files[name]).graph.initializers
+        for draw, array in wanted.items():
+            held = there[draw].const_value if draw in there else None
+            same.append(held is not None and np.array_equal(held.numpy(), array))
     return sum(same) / len(same)
 
 

@@ -38,34 +38,28 @@ def is_chosen(defect: Defect) -> bool:
 
 
 CHOSEN = [defect for defects in DEFECTS.values() for defect in defects if is_chosen(defect)]
-UNSAID = "no utterance has the token, and fp32's weights are compared with nothing"
-MISSED = {
-    ("kokoro", "fp32", "token's embedding"): UNSAID,
-    ("t3", "fp32", "token's embedding"): UNSAID,
-    ("kokoro", "fp32", "sign of one weight, LSTM"): "durations are rounded, and what they were before has no gate",
-    ("t3", "int8", "exaggeration ignored"): "in int8 its noise is louder than one row of the prompt",
-    ("t3", "int8", "another variant's graph"): "the size of a file that another graph names is not counted",
-    ("speecht5", "int8", "sign of one weight, 4 bits"): "layers of derived graphs are not compared",
-    ("speecht5", "int8", "clipped"): "only samples at full scale count as clipped",
-}
+
+
+# Another draw lies from the reference as far as the limit says it may: at about 1, on either side.
+MISSED = {("kokoro", "fp32", "noise of another draw"), ("kokoro", "int8", "noise of another draw")}
 
 
 @pytest.mark.parametrize("model", sorted(DEFECTS))
 def test_an_artifact_without_defects_passes_every_gate(model: str, goods: Callable[[str], Good]) -> None:
     good = goods(model)
     for variant, metrics in good.metrics.items():
-        assert good.gates(variant) == [gate for gate in good.subject.gates(variant)]  # all were measured
+        assert good.gates(variant) == list(good.subject.gates(variant))  # all were measured
         assert good.failing(variant, metrics) == []
 
 
 @pytest.mark.parametrize("defect", CHOSEN, ids=lambda d: f"{d.model}-{d.variant}-{d.name}")
-def test_a_defect_is_caught(defect: Defect, goods: Callable[[str], Good], request: pytest.FixtureRequest) -> None:
-    if reason := MISSED.get((defect.model, defect.variant, defect.name)):
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+def test_a_defect_is_caught(defect: Defect, goods: Callable[[str], Good]) -> None:
     good = goods(defect.model)
     before = {path: path.stat().st_mtime_ns for files in good.subject.files.values() for path in files.values()}
     trial = attempt(good, defect)
     assert {path: path.stat().st_mtime_ns for path in before} == before
+    if (defect.model, defect.variant, defect.name) in MISSED and not trial.is_caught:
+        pytest.xfail("no gate compares the source's noise with the draw that is meant")
     assert trial.is_caught, trial.metrics
 
 

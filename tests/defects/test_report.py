@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,11 +68,3 @@ def _children() -> set[int]:
             if parent == os.getpid() and alarms.SPIN.encode() in command:
                 found.add(int(folder.name))
     return found
-
-
-def test_the_command_says_what_it_takes() -> None:
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.defects", "--help"], cwd=root, capture_output=True, text=True, check=True
-    )
-    assert "--false-alarms" in done.stdout
