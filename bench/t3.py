@@ -246,9 +246,9 @@ def calls(folder: Path, _: int) -> list[str]:
     return [
         "## T3: call after call",
         "",
-        f"One call {REPEATS} times, the first of which takes in the voice, then {len(cases)} of different lengths, on "
-        "one loaded model in a process of its own. Slopes are of these, the first (the longest) apart, by least squares "
-        "with the lengths of text and speech beside; ± at 95 % confidence.",
+        f"One call {REPEATS} times, the first of which takes in the voice, then {len(cases)} of different lengths, "
+        "on one loaded model in a process of its own. Slopes are of these, the first (the longest) apart, by least "
+        "squares with the lengths of text and speech beside; ± at 95 % confidence.",
         "",
         *table(
             [

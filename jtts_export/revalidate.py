@@ -13,6 +13,7 @@ from .models.source import locate
 from .profiles.schema import Profile, load_profile
 from .progress import Progress
 from .runtime.names import released
+from .store import writing
 
 
 def revalidate(
@@ -30,6 +31,9 @@ def revalidate(
     the checkpoint is not the same.
     """
     manifest, built = artifact.verify(release)
+    if report:
+        with writing(report):
+            report.mkdir(parents=True, exist_ok=True)
     info = MODELS.get(manifest.model)
     if info is None:
         raise CheckpointError(f"{release} is a release of {manifest.model}, which this version does not know")
@@ -53,6 +57,7 @@ def revalidate(
     kept = ("schema_version", "tool_version", "model", "checkpoint")
     content = {key: built[key] for key in kept} | {
         "profile": wanted.model_dump(),
+        "sentences": sentences,
         "machine": artifact.machine(),
         **measured,
     }
@@ -60,7 +65,8 @@ def revalidate(
     if report:
         from .report import write
 
-        write(validation, report / "samples", report)
+        with writing(report):
+            write(validation, report / "samples", report)
     return validation
 
 

@@ -52,6 +52,15 @@ class Stages:
         self.tell("loading the checkpoint")
         return self.model.load(self.source)
 
+    def check(self, variants: Iterable[str]) -> None:
+        """What can be refused before any work: a variant's schemes, and a sentence that cannot be said."""
+        from .profiles.schema import check_schemes
+
+        for variant in variants:
+            check_schemes(self.profile, variant, self.model.recipes[variant])
+        if self.sentences:
+            self.model.spoken(self.loaded.config, self.loaded.voices, self.sentences)
+
     def export(self, out: Path) -> None:
         """The fp32 graphs as traced, and the files that clients need beside them."""
         (out / CLIENTS).mkdir()
@@ -105,7 +114,6 @@ class Stages:
         from .quantize.build import build_variant
         from .quantize.schemes import Recipe
 
-        check_schemes(self.profile, variant, self.model.recipes[variant])
         config, voices = self.model.assets(exported / CLIENTS)
         graphs, report = build_variant(
             self.model,
@@ -152,6 +160,7 @@ class Stages:
             "model": self.name,
             "checkpoint": self.source.describe(),
             "profile": self.profile.model_dump(),
+            "sentences": self.sentences,
             "machine": artifact.machine(),
             **measured,
         }

@@ -49,8 +49,9 @@ def streamed(speak: Speak, files: Mapping[str, Path]) -> Streamed:
     first: list[float] = []
 
     def tell(path: str, began: float, ended: float) -> None:
-        spent[graphs[path]] += ended - began
-        first.append(began)
+        if path in graphs:
+            spent[graphs[path]] += ended - began
+            first.append(began)
 
     chunks: list[Chunk] = []
     with _graph_runs(tell):

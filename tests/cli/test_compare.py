@@ -41,8 +41,9 @@ def test_a_release_brings_what_everyone_said(built: Built) -> None:
     validation, listed = read(built.release, "validation.json"), read(built.release, "manifest.json")["files"]
     rows = validation["variants"]["fp32"]["rows"]
     assert [sample["case"] for sample in validation["samples"]] == [row["case"] for row in rows]
-    # No text has every symbol.
-    assert [sample["text"] for sample in validation["samples"]] == ["", *(said.text for said in VALIDATION)]
+    texts = [sample["text"] for sample in validation["samples"]]
+    assert [text for text in texts if text] == [said.text for said in VALIDATION]
+    assert len(texts) > len(VALIDATION)  # no text has every symbol
     for sample in validation["samples"]:
         assert set(sample["files"]) == {"reference", "fp32", "fp16", "int8"}
         for name in sample["files"].values():
