@@ -23,7 +23,7 @@ from jtts_export.runtime.taps import Graphs, OnnxRunner
 from jtts_export.validate.parity import Parity, Stage
 from jtts_export.validate.runner import Case
 
-from . import kokoro_sentences, onnx, sentences, speecht5_sentences
+from . import kokoro_sentences, onnx, sentences
 from .graph import Graph
 from .kokoro_clients import graph_metadata, write_client_files
 from .kokoro_sentences import Sentence
@@ -175,10 +175,11 @@ def feeds(graphs: Graphs, case: Case, threads: int) -> dict[str, Mapping[str, np
 
 def speaker(files: Mapping[str, Path], config: Config, voices: Voices, threads: int) -> Speak:
     runtime = runtime_kokoro.Kokoro(files, config["vocab"], voices, threads)
-    known = "".join(p for p in kokoro_sentences.SPOKEN if p in config["vocab"]) or next(iter(config["vocab"]))
+    phonemes = " ".join(sentence.phonemes for sentence in kokoro_sentences.VALIDATION)
+    known = "".join(p for p in phonemes if p in config["vocab"]) or next(iter(config["vocab"]))
     text = ""
-    if known == kokoro_sentences.SPOKEN and frontend.is_installed():
-        text, known = speecht5_sentences.LONG, ""  # the same, and its way to phonemes is measured too
+    if known == phonemes and frontend.is_installed():  # the same, and its way to phonemes is measured too
+        text, known = " ".join(sentence.text for sentence in kokoro_sentences.VALIDATION), ""
     return lambda: (speech.audio for speech in runtime.stream(text, phonemes=known))
 
 
