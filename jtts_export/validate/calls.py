@@ -52,8 +52,8 @@ def repeat_metrics(seconds: Sequence[float], audio_s: float) -> dict[str, float]
 
 def call_metrics(seconds: Sequence[float], rss_mb: Sequence[float], *lengths: Sequence[float]) -> dict[str, float]:
     """Of calls in order, but for the first, which pays for what later ones find. lengths: of their texts and
-    speech."""
-    time, memory = slope(seconds[1:], *(column[1:] for column in lengths)), slope(rss_mb[1:])
+    speech. Memory is that of the later half: buffers grow, in a few steps, until they have met every length."""
+    time, memory = slope(seconds[1:], *(column[1:] for column in lengths)), slope(rss_mb[len(rss_mb) // 2 :])
     later, count = float(np.mean(seconds[1:])), len(seconds) - 1
     return {
         "call_mean_ms": 1e3 * later,

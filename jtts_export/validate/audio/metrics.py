@@ -44,7 +44,7 @@ def compare(measured: np.ndarray, reference: np.ndarray, sample_rate_hz: int) ->
         "audio_si_sdr_db": si_sdr_db(measured, reference, sample_rate_hz),
         "audio_loudness_change_lu": levels.loudness_change_lu(made, exact, sample_rate_hz),
         "audio_clipped_ratio": max(0.0, levels.clipped_ratio(measured) - levels.clipped_ratio(reference)),
-        "audio_flat_top_ratio": max(0.0, levels.flat_top_ratio(measured) - levels.flat_top_ratio(reference)),
+        "audio_flat_top_ratio": max(0.0, levels.flat_top_ratio(made) - levels.flat_top_ratio(exact)),
         "audio_dc_ratio": levels.dc_ratio(made, exact),
         "audio_silence_change_ratio": levels.silence_change_ratio(made, exact, sample_rate_hz),
         "audio_not_finite": levels.not_finite(measured),

@@ -20,6 +20,7 @@ STUCK_CHANGE, STUCK_STEPS = 0.02, 3
 
 # A jump: within 300 ms, one signal gains 90 ms on the other. Timing that only differs by a frame or two does not.
 JUMP_WITHIN_S, JUMP_S = 0.3, 0.09
+END_S = 0.15  # of the reference, where the alignment closes what is left of either signal
 
 
 def stutter_score(measured: np.ndarray, reference: np.ndarray, sample_rate_hz: int) -> float:
@@ -56,13 +57,16 @@ def repeated_s(audio: np.ndarray, mels: np.ndarray, sample_rate_hz: int) -> floa
 
 
 def jumps_s(path: Path, measured_mels: np.ndarray, reference_mels: np.ndarray, sample_rate_hz: int) -> float:
-    """Seconds of sound that the path inserts or leaves out in jumps. Silence may be of any length."""
-    gained = np.diff(path.measured) * _sounds(measured_mels)[path.measured[1:]]
-    lost = np.diff(path.reference) * _sounds(reference_mels)[path.reference[1:]]
-    # A step of both is no step, whether or not both sound.
-    both = (np.diff(path.measured) > 0) & (np.diff(path.reference) > 0)
-    ahead = np.concatenate([[0], np.cumsum(np.where(both, 0, gained - lost))])
+    """Seconds of sound that the path inserts or leaves out in jumps. Silence may be of any length, and so may the end:
+    speech that stops earlier or later is another length, and no stutter."""
     per_s = sample_rate_hz / path.hop
+    end = int(np.searchsorted(path.reference, len(reference_mels) - END_S * per_s))
+    made, exact = path.measured[:end], path.reference[:end]
+    gained = np.diff(made) * _sounds(measured_mels)[made[1:]]
+    lost = np.diff(exact) * _sounds(reference_mels)[exact[1:]]
+    # A step of both is no step, whether or not both sound.
+    both = (np.diff(made) > 0) & (np.diff(exact) > 0)
+    ahead = np.concatenate([[0], np.cumsum(np.where(both, 0, gained - lost))])
     within = min(len(ahead) - 1, round(JUMP_WITHIN_S * per_s))
     net = np.abs(ahead[within:] - ahead[: len(ahead) - within])
     over = net >= JUMP_S * per_s

@@ -121,7 +121,16 @@ def test_awkward_signals() -> None:
     x, silence = 0.1 * normal(0, RATE_HZ), np.zeros(RATE_HZ, np.float32)
     assert stutter_score(silence, silence, RATE_HZ) == stutter_score(x[:1], x[:1], RATE_HZ) == 0
     assert stutter_score(silence[:1], silence, RATE_HZ) == 0
-    assert stutter_score(x, x[:1], RATE_HZ) == pytest.approx(1, abs=0.1)  # all of it is too much
+    assert stutter_score(x, x[:1], RATE_HZ) == 0  # all that is too much lies behind the end
+
+
+def test_what_is_said_beyond_the_end_is_length(speech: Speech) -> None:
+    x = speech(1)
+    assert stutter_score(x, x[:-4800], RATE_HZ) == stutter_score(x[:-4800], x, RATE_HZ) == 0
+
+
+def test_what_is_not_finite_is_no_speech() -> None:
+    x = 0.1 * normal(0, RATE_HZ)
     assert stutter_score(np.full_like(x, np.nan), x, RATE_HZ) == math.inf
 
 
