@@ -57,8 +57,8 @@ def repeated_s(audio: np.ndarray, mels: np.ndarray, sample_rate_hz: int) -> floa
 
 
 def jumps_s(path: Path, measured_mels: np.ndarray, reference_mels: np.ndarray, sample_rate_hz: int) -> float:
-    """Seconds of sound that the path inserts or leaves out in jumps. Silence may be of any length, and so may the end:
-    speech that stops earlier or later is another length, and no stutter."""
+    """Seconds of sound that the path inserts or leaves out in jumps. Silence may be of any length, and so may the
+    end: speech that stops earlier or later is another length, and no stutter."""
     per_s = sample_rate_hz / path.hop
     end = int(np.searchsorted(path.reference, len(reference_mels) - END_S * per_s))
     made, exact = path.measured[:end], path.reference[:end]
