@@ -1,7 +1,7 @@
 """From a checkpoint to a verified release: the stages in order.
 
-    checkpoint -> check -> export -> optimize -> quantize (each variant) -> validate -> report -> package
-                             `----> spread ------------'----------------------'
+    checkpoint -> export -> optimize -> quantize (each variant) -> validate -> report -> package
+                    `----> spread ------------'----------------------'
 
 Every stage but the last is cached by its inputs, and imports what it needs when it runs.
 """
@@ -57,6 +57,7 @@ def build(job: Job, progress: Progress) -> Outcome:
     def stage(name: str, inputs: Mapping[str, object], run: Callable[[Path], None], force: bool = job.force) -> Stage:
         def shown(out: Path) -> None:
             with progress.stage(name):
+                stages.check(job.variants)
                 run(out)
 
         result = store.stage(name, {"model": job.model, **inputs}, shown, force)
@@ -64,8 +65,6 @@ def build(job: Job, progress: Progress) -> Outcome:
             progress.cached(name)
         return result
 
-    asked = {"variants": job.variants, "schemes": job.profile.schemes, "sentences": job.sentences}
-    stage("check", {"checkpoint": source.sha256, **asked}, lambda _: stages.check(job.variants))
     exported = stage("export", {"checkpoint": source.sha256, "opset": job.opset}, stages.export)
     spread = stage("spread", {"export": exported.key, "threads": job.profile.threads}, stages.spread)
     optimized = stage("optimize", {"export": exported.key}, lambda out: stages.optimize(exported.folder, out))

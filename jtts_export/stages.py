@@ -42,6 +42,7 @@ class Stages:
     ) -> None:
         self.name, self.source, self.profile, self.opset, self.tell = name, source, profile, opset, tell
         self.sentences = sentences
+        self._checked = False
 
     @cached_property
     def model(self) -> Model:
@@ -56,6 +57,9 @@ class Stages:
         """What can be refused before any work: a variant's schemes, and a sentence that cannot be said."""
         from .profiles.schema import check_schemes
 
+        if self._checked:
+            return
+        self._checked = True
         for variant in variants:
             check_schemes(self.profile, variant, self.model.recipes[variant])
         if self.sentences:

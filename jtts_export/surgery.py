@@ -16,6 +16,13 @@ def constant(value: ir.Value | None) -> np.ndarray | None:
     return value.const_value.numpy()
 
 
+def release(*nodes: ir.Node) -> None:
+    """Let go of the memory that constants of these nodes, held in files, took when they were read."""
+    for value in (value for node in nodes for value in node.inputs):
+        if value is not None and isinstance(value.const_value, ir.ExternalTensor):
+            value.const_value.release()
+
+
 def add_constant(graph: ir.Graph, name: str, array: np.ndarray | np.generic) -> ir.Value:
     """A new initializer. Its name must be free."""
     if name in graph.initializers:

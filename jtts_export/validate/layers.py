@@ -19,7 +19,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from jtts_export.errors import OutsideError
-from jtts_export.surgery import remove_unused
+from jtts_export.surgery import release, remove_unused
 
 from .audio import snr_db
 from .gates import finite
@@ -131,6 +131,9 @@ def _graph_errors(
                 weight_gain_error=off.gain_error,
             )
         )
+        del holding
+        made = layer.output.producer()
+        release(layer.node, *([made] if made else []))
     return errors
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from jtts_export.surgery import constant
+from jtts_export.surgery import constant, release
 
 from .layer_weights import exact_weights, units_of
 
@@ -30,8 +30,11 @@ def structure_equal_ratio(exact: Path, variant: Path) -> float:
         for node in graph.graph
         if node.name in made and made[node.name].op_identifier() == node.op_identifier()
     ]
-    same = [_is_same(node, twin, units_of(twin.outputs[0], layers) is not None) for node, twin in kept]
-    return sum(same) / len(same) if same else 1.0
+    same = 0
+    for node, twin in kept:
+        same += _is_same(node, twin, units_of(twin.outputs[0], layers) is not None)
+        release(node, twin)
+    return same / len(kept) if kept else 1.0
 
 
 def derived_equal_ratio(model: Model, files: Mapping[str, Path]) -> float:
