@@ -40,10 +40,6 @@ def is_chosen(defect: Defect) -> bool:
 CHOSEN = [defect for defects in DEFECTS.values() for defect in defects if is_chosen(defect)]
 
 
-# Another draw lies from the reference as far as the limit says it may: at about 1, on either side.
-MISSED = {("kokoro", "fp32", "noise of another draw"), ("kokoro", "int8", "noise of another draw")}
-
-
 @pytest.mark.parametrize("model", sorted(DEFECTS))
 def test_an_artifact_without_defects_passes_every_gate(model: str, goods: Callable[[str], Good]) -> None:
     good = goods(model)
@@ -58,8 +54,6 @@ def test_a_defect_is_caught(defect: Defect, goods: Callable[[str], Good]) -> Non
     before = {path: path.stat().st_mtime_ns for files in good.subject.files.values() for path in files.values()}
     trial = attempt(good, defect)
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    if (defect.model, defect.variant, defect.name) in MISSED and not trial.is_caught:
-        pytest.xfail("no gate compares the source's noise with the draw that is meant")
     assert trial.is_caught, trial.metrics
 
 
