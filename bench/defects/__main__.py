@@ -40,7 +40,7 @@ from .make import made
 from .trial import Good, attempt, joins, measured
 
 VARIANTS = ("int8",)
-UTTERANCES = {"kokoro": (1, -1), "speecht5": (1, -1)}  # of those to validate on: a speed of 1.25, every symbol
+UTTERANCES = {"kokoro": (1, -1), "speecht5": (1, -1)}  # of those to validate on: a speed of 1.25, every token
 SEEDS = 3  # of good artifacts that are validated again and again
 
 

@@ -134,7 +134,7 @@ def reference(loaded: Loaded, threads: int, noise_seed: int, double: bool) -> Re
 
 def cases(config: Config, voices: Voices, purpose: str) -> list[Case]:
     """Utterances for "calibration", "search" or "validation", in voices taken by turns, and for the last one of every
-    symbol of the vocabulary, so that no row of a table goes unheard; "timed" ones have
+    token that there is, so that no row of a table goes unheard; "timed" ones have
     TIMED_TOKENS tokens, a "brief" one BRIEF_TOKENS, those of a "sequence", all in one voice, some of CALL_TOKENS."""
     said = _said(purpose, min(map(len, voices.values())))
     names = sorted(voices)[: 1 if purpose == "sequence" else None]
@@ -144,7 +144,7 @@ def cases(config: Config, voices: Voices, purpose: str) -> list[Case]:
         case = _case(config["vocab"], sentence, name, voices[name], 0 if purpose == "sequence" else i)
         made.append(replace(case, name=f"{sentences.LENGTHS[i]}, {case.name}") if purpose == "timed" else case)
     if purpose == "validation":
-        made += _every_symbol(config["vocab"], names[0], voices[names[0]])
+        made += _every_token(int(config["n_token"]), names[0], voices[names[0]])
     return made
 
 
@@ -192,11 +192,11 @@ def _said(purpose: str, most: int) -> list[Sentence]:
     return list(getattr(kokoro_sentences, purpose.upper()))
 
 
-def _every_symbol(vocab: Mapping[str, int], voice: str, rows: np.ndarray) -> list[Case]:
+def _every_token(count: int, voice: str, rows: np.ndarray) -> list[Case]:
     """Quickly, for there are many; in one utterance, if the voice has rows for it."""
-    ids = sorted(set(vocab.values()))
+    ids = list(range(1, count))  # 0 is ahead and behind
     parts = [ids[i : i + len(rows)] for i in range(0, len(ids), len(rows))]
-    return [Case(f"every symbol, {len(ids)} tokens, {voice}, speed 2", _inputs(ids, rows, 2.0)) for ids in parts]
+    return [Case(f"every token, {len(part)} tokens, {voice}, speed 3", _inputs(part, rows, 3.0)) for part in parts]
 
 
 def _case(vocab: Mapping[str, int], said: Sentence, voice: str, rows: np.ndarray, seed: int) -> Case:

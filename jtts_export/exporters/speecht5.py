@@ -162,16 +162,16 @@ def cases(config: Config, voices: Voices, purpose: str) -> list[Case]:
             label = f"{seconds[i]:g} s, {label}"
         made.append(Case(f"{sentences.LENGTHS[i]}, {label}" if purpose == "timed" else label, inputs, text))
     if purpose == "validation":
-        made.append(_every_symbol(config["model"], tokenizer, names[0], voices[names[0]]))
+        made.append(_every_token(config["model"], tokenizer, names[0], voices[names[0]]))
     return made
 
 
-def _every_symbol(model: Config, tokenizer: Tokenizer, voice: str, vector: np.ndarray) -> Case:
+def _every_token(model: Config, tokenizer: Tokenizer, voice: str, vector: np.ndarray) -> Case:
     """So that no row of the table goes unheard; of its special tokens, the end alone."""
     ids = sorted(i for token, i in tokenizer.get_vocab().items() if not token.startswith("<"))
     tokens = np.array([[*ids, model["eos_token_id"]][-model["max_text_positions"] :]], np.int64)
     inputs = {"input_ids": tokens, "speaker_embeddings": vector[None]}
-    return Case(f"every symbol, {tokens.shape[1]} tokens, {voice}", inputs)
+    return Case(f"every token, {tokens.shape[1]} tokens, {voice}", inputs)
 
 
 def spoken(config: Config, voices: Voices, texts: Sequence[str]) -> list[Case]:

@@ -34,7 +34,7 @@ from jtts_export.models import MODELS
 from jtts_export.models.kokoro.random import VOICES
 from jtts_export.runtime.session import session
 
-SAID = 7  # utterances to validate on, of every symbol two: its positions end before them
+SAID = 8  # utterances to validate on, of every token three: its positions end before them
 FILES = {
     *REPORT,
     *samples(SAID, "fp32", "fp16", "int8"),

@@ -43,7 +43,7 @@ def test_a_release_brings_what_everyone_said(built: Built) -> None:
     assert [sample["case"] for sample in validation["samples"]] == [row["case"] for row in rows]
     texts = [sample["text"] for sample in validation["samples"]]
     assert [text for text in texts if text] == [said.text for said in VALIDATION]
-    assert len(texts) > len(VALIDATION)  # no text has every symbol
+    assert len(texts) > len(VALIDATION)  # no text has every token
     for sample in validation["samples"]:
         assert set(sample["files"]) == {"reference", "fp32", "fp16", "int8"}
         for name in sample["files"].values():

@@ -42,7 +42,7 @@ CLIENT_FILES = {
     *("config.json", "tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "vocoder/config.json"),
     *(f"speakers/{name}.bin" for name in SPEAKERS),
 }
-SAID = 6  # utterances to validate on, of every symbol one
+SAID = 6  # utterances to validate on, of every token one
 WRITTEN = {"README.md", "manifest.json", "validation.json", *REPORT}
 FILES = {*WRITTEN, *samples(SAID, *SUFFIXES), *CLIENT_FILES, *set().union(*VARIANTS.values())}
 STAGES = ("export", "spread", "optimize", "quantize-fp16", "quantize-int8", "validate", "report")
