@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from hub_server import Hub, serve
 
-from jtts_export.artifact import SCHEMA_VERSION, read
+from jtts_export.artifact import SCHEMA_VERSION, read, sealed
 from jtts_export.errors import BadInput, CheckpointError
 from jtts_export.models import MODELS
 from jtts_export.models.source import Companion, Patterns, choices, locate, sha256_file
@@ -114,7 +114,7 @@ def write_manifest(release: Path, checkpoint: dict[str, Any]) -> None:
         **{"profile": {}, "verdict": "pass", "variants": {}, "versions": {}, "machine": {}, "files": {}},
         "checkpoint": checkpoint,
     }
-    (release / "manifest.json").write_text(json.dumps(content))
+    (release / "manifest.json").write_text(sealed(content))
     (release / "validation.json").write_text('{"variants": {}}')
 
 

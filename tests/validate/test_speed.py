@@ -121,10 +121,10 @@ def test_a_busy_neighbour_is_noticed_and_own_work_is_not() -> None:
 def test_jitter_is_the_slowest_piece_over_the_usual_one() -> None:
     machine = Machine(1)
     assert machine.jitter_ratio == 1
-    machine.pieces_s[:] = [1.0, 1.0, 1.0, 2.0]
-    assert machine.jitter_ratio == 2
+    machine.pieces_s[:] = [1.0, 1.0, 1.0, 3.0]
+    assert machine.jitter_ratio == 3
     assert machine.is_disturbed
-    assert machine.as_json()["probe_ms"] == [1000, 1000, 1000, 2000]
+    assert machine.as_json()["probe_ms"] == [1000, 1000, 1000, 3000]
 
 
 # In a process of its own
