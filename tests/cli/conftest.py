@@ -7,21 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from command import PROFILE, Built, run
+from command import Built, run
 from t3_command import build
 from t3_files import write_checkpoint
-
-
-@pytest.fixture(scope="session")
-def built(kokoro_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """All variants of a tiny checkpoint, built once from scratch."""
-    home = tmp_path_factory.mktemp("built")
-    profile = home / "tiny.toml"
-    profile.write_text(PROFILE)
-    built = Built(home / "out" / "kokoro", profile, home / "cache", kokoro_folder, "", "")
-    done = run(home, *built.again(home / "out", "--int8", "--fp16"))
-    assert done.returncode == 0, (done.stdout, done.stderr)
-    return Built(built.release, profile, built.cache, kokoro_folder, done.stdout, done.stderr)
 
 
 @pytest.fixture

@@ -4,35 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-from command import PROFILE, assert_refused, run
+from command import Built, assert_refused, run
 from report.browser import Browser
 
 from jtts_export.compare import labels
-
-
-@dataclass(frozen=True)
-class Built:
-    """A release and the folder that the command ran in."""
-
-    release: Path
-    home: Path
-
-
-@pytest.fixture(scope="module")
-def built(kokoro_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    home = tmp_path_factory.mktemp("reported")
-    profile = home / "tiny.toml"
-    profile.write_text(PROFILE)
-    where = ["--checkpoint", str(kokoro_folder), "--out", str(home / "out"), "--cache", str(home / "cache")]
-    done = run(home, "kokoro", "--profile", str(profile), *where, "--int8")
-    # A busy machine may leave gates of time undecided; the report is of whatever was measured.
-    found = [p for p in (home / "out").iterdir() if p.name.startswith("kokoro")]
-    assert len(found) == 1, (done.stdout, done.stderr)
-    return Built(found[0], home)
 
 
 def test_a_release_brings_its_page(built: Built, browser: Browser) -> None:
@@ -52,7 +29,7 @@ def test_a_release_brings_its_page(built: Built, browser: Browser) -> None:
 
 def test_the_command_compares_releases(built: Built, browser: Browser, tmp_path: Path) -> None:
     other = shutil.copytree(built.release, tmp_path / "candidate" / "kokoro")
-    done = run(built.home, "compare", str(built.release), str(other), "--report", str(tmp_path / "compared"))
+    done = run(tmp_path, "compare", str(built.release), str(other), "--report", str(tmp_path / "compared"))
     assert done.returncode == 0, done.stderr
     rows = [line.split() for line in done.stdout.splitlines()]
     assert rows[0] == ["variant", "metric", "out", "candidate", "change"]
@@ -61,7 +38,7 @@ def test_the_command_compares_releases(built: Built, browser: Browser, tmp_path:
     browser.open(page, 390, 844)
     assert browser.complaints() == []
     assert browser.run("document.querySelectorAll('audio').length") > 0
-    printed = run(built.home, "compare", str(built.release), str(other), "--json")
+    printed = run(tmp_path, "compare", str(built.release), str(other), "--json")
     content = json.loads(printed.stdout)
     content = json.loads(printed.stdout)
     assert content["gates"] == []
@@ -71,7 +48,7 @@ def test_the_command_compares_releases(built: Built, browser: Browser, tmp_path:
 def test_a_release_that_was_changed_is_not_compared(built: Built, tmp_path: Path) -> None:
     other = shutil.copytree(built.release, tmp_path / "kokoro")
     (other / "validation.json").write_text("{}")
-    assert_refused(run(built.home, "compare", str(built.release), str(other)), 3, "validation.json")
+    assert_refused(run(tmp_path, "compare", str(built.release), str(other)), 3, "validation.json")
 
 
 def test_labels_are_the_parts_of_the_paths_that_differ(tmp_path: Path) -> None:
