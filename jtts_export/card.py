@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .models import Info
+from .validate.gates import FAIL, INCONCLUSIVE, PASS
 
 COLUMNS = (
     ("MB", "size_mb", "{:.1f}"),
@@ -25,8 +26,8 @@ COLUMNS = (
 )
 
 
-ORDER = {"fail": 0, "inconclusive": 1, "pass": 2}
-VERDICTS = {"pass": "passed", "fail": "FAILED", "inconclusive": "INCONCLUSIVE, the machine was too busy"}
+ORDER = {FAIL: 0, INCONCLUSIVE: 1, PASS: 2}
+VERDICTS = {PASS: "passed", FAIL: "FAILED", INCONCLUSIVE: "INCONCLUSIVE, the machine was too busy"}
 
 
 def table(validation: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -48,7 +49,7 @@ def gate_rows(validation: Mapping[str, Any]) -> list[list[str]]:
         for g in v["gates"]
     ]
     rows += [
-        (0, [name, "no gate in the profile", "", "", "FAIL"])
+        (ORDER[FAIL], [name, "no gate in the profile", "", "", "FAIL"])
         for name, v in validation["variants"].items()
         if not v["gates"]
     ]
@@ -90,8 +91,8 @@ def number(value: object, form: str = "{:.4g}") -> str:
 
 def _outcome(gate: Mapping[str, Any]) -> str:
     """With what is between, where that is the reason."""
-    if gate["outcome"] != "inconclusive":
-        return {"pass": "pass", "fail": "FAIL"}[gate["outcome"]]
+    if gate["outcome"] != INCONCLUSIVE:
+        return {PASS: "pass", FAIL: "FAIL"}[gate["outcome"]]
     between = f" ({number(gate['interval'][0])} to {number(gate['interval'][1])})" if "interval" in gate else ""
     return f"inconclusive{between}"
 

@@ -43,7 +43,7 @@ def neighbours() -> Iterator[None]:
 def _open(content: dict) -> str:
     """Gates that did not pass."""
     rows = [
-        f" {variant}.{row['metric']} {row['value']} {row['op']} {row['limit']}: {row['outcome']};"
+        f" {variant}.{row['metric']} {row['value']} {row['op']} {row['limit']}: {row['outcome']}"
         for variant, found in content["variants"].items()
         for row in found["gates"]
         if not row["passed"]

@@ -10,8 +10,8 @@ from pathlib import PurePath
 from typing import Any
 
 from jtts_export.models import MODELS
+from jtts_export.validate.gates import FAIL, INCONCLUSIVE, PASS
 
-FAIL, INCONCLUSIVE, PASS = "fail", "inconclusive", "pass"
 OUTCOMES = (FAIL, INCONCLUSIVE, PASS)  # in the order of interest
 NO_GATE = "no gate in the profile"
 NAMED_GATES = 3  # a sentence names as many of each outcome, and counts the rest

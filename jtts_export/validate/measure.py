@@ -99,7 +99,7 @@ def faithfulness(
     del runner  # with its sessions, before others are opened
     missing = operators.missing_of(subject.profile, graphs.values())
     metrics |= _sizes(subject, variant) | {
-        "client_files_equal_ratio": assets.client_files_equal_ratio(model, subject.loaded, subject.clients),
+        "client_files_equal_ratio": subject.client_files_equal_ratio,
         "metadata_equal_ratio": assets.metadata_equal_ratio(model, subject.loaded, graphs),
         "operators_missing": float(len(missing)),
     }

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from jtts_export.exporters.model import Loaded, Model
 from jtts_export.profiles.schema import Gate, Profile
 
+from .assets import client_files_equal_ratio
 from .gates import Interval, judge
 from .parity import Metrics
 from .runner import Case
@@ -36,6 +38,11 @@ class Subject:
     @property
     def threads(self) -> int:
         return self.profile.threads
+
+    @cached_property
+    def client_files_equal_ratio(self) -> float:
+        """See assets.py; the same for every variant."""
+        return client_files_equal_ratio(self.model, self.loaded, self.clients)
 
     def gates(self, variant: str) -> list[Gate]:
         return self.profile.gates_for(self.name, variant)
