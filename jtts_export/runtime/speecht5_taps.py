@@ -84,10 +84,19 @@ class SpeechT5Runner:
         ids = {"input_ids": inputs["input_ids"]}
         return {ENCODER: ids, DECODER: feed, VOCODER: {"spectrogram": made["spectrogram"]}}
 
+    def _binding(self, inputs: Arrays, forced: Arrays) -> Arrays:
+        """Without a length that the utterance is known to have by itself."""
+        free = self._made.get(("steps", _digest(inputs), ()))
+        if "steps" not in forced or free is None or not np.array_equal(free, forced["steps"]):
+            return forced
+        return {name: value for name, value in forced.items() if name != "steps"}
+
     def _tap(self, name: str, inputs: Arrays, forced: Arrays) -> np.ndarray:
         if name in forced:
             return forced[name]
         graph = _graph_of(name)
+        if graph != CLIENT_DECODER:  # which does not end by itself
+            forced = self._binding(inputs, forced)
         key = (name, _digest(inputs), _digest(forced))
         if key not in self._made:
             before = {need: self._tap(need, inputs, forced) for need in [_NEEDS[graph]] if need}

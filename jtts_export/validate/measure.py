@@ -89,13 +89,12 @@ def faithfulness(
     cases, parity = subject.cases("validation"), model.parity.whole
     tell(f"parity of {variant}")
     runner = model.runner(graphs, threads, True)
-    metrics, rows = compare(parity, expected, runner, cases)
+    heard = listen(parity, expected, runner, cases) if parity.audio else None
+    metrics, rows = compare(parity, expected, runner, cases, heard and heard.in_time)
     metrics = subject.spread.relate(metrics)
-    said: list[np.ndarray] = []
-    if parity.audio:
-        heard = listen(parity, expected, runner, cases)
+    if heard:
         metrics |= subject.spread.relate_audio(heard.metrics)
-        rows, said = [{**row, **more} for row, more in zip(rows, heard.rows, strict=True)], heard.said
+        rows = [{**row, **more} for row, more in zip(rows, heard.rows, strict=True)]
     del runner  # with its sessions, before others are opened
     missing = operators.missing_of(subject.profile, graphs.values())
     metrics |= _sizes(subject, variant) | {
@@ -116,7 +115,7 @@ def faithfulness(
         errors = layers.layer_errors(model, exact, graphs, subject.cases("brief")[0], threads)
         metrics |= layers.layer_metrics(errors)
         details["layers"] = layers.rows(errors)
-    return Findings(metrics, details=details), said
+    return Findings(metrics, details=details), heard.said if heard else []
 
 
 def _sizes(subject: Subject, variant: str) -> Metrics:

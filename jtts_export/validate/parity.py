@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -76,36 +76,71 @@ def reference_taps(parity: Parity, reference: Runner, cases: Sequence[Case]) -> 
 
 
 def compare(
-    parity: Parity, expected: Sequence[Arrays], runner: Runner, cases: Sequence[Case]
+    parity: Parity,
+    expected: Sequence[Arrays],
+    runner: Runner,
+    cases: Sequence[Case],
+    in_time: Sequence[np.ndarray] | None = None,
 ) -> tuple[Metrics, list[dict]]:
-    """Metrics over all cases (SNRs by mean noise power, ratios by count, log-mels by mean), and a row a case."""
+    """Metrics over all cases (SNRs by mean noise power, ratios by count, log-mels by mean), and a row a case.
+
+    in_time: the audio of each case in the reference's timing, where it is known already.
+    """
     rows: list[dict] = [{"case": case.name} for case in cases]
-
-    def measured(tap: str, forced: Sequence[str]) -> Iterator[tuple[dict, np.ndarray, np.ndarray]]:
-        """Row, measured and expected tap of each case; one question for all cases, then the next."""
-        for row, case, taps in zip(rows, cases, expected, strict=True):
-            yield row, runner.taps(case.inputs, [tap], {name: taps[name] for name in forced})[tap], taps[tap]
-
+    for forced, taps in _questions(parity, in_time is None).items():
+        for row, case, wanted in zip(rows, cases, expected, strict=True):
+            made = runner.taps(case.inputs, taps, {name: wanted[name] for name in forced})
+            row |= _judged(parity, forced, made, wanted)
+    for row, audio, wanted in zip(rows, in_time, expected, strict=True) if in_time else ():
+        row |= _log_mel(parity, audio, wanted)
     metrics: Metrics = {}
     for stage in parity.stages:
-        metric = f"parity_{stage.name}_snr_db"
-        for row, value, wanted in measured(stage.tap, stage.forced):
-            row[metric] = snr_db(value, wanted)
-            if stage.name in parity.distributions:
-                row |= logits.compare(value, wanted, f"parity_{stage.name}")
-        metrics[metric] = _mean_snr([row[metric] for row in rows])
+        metrics[_snr_of(stage)] = _mean_snr([row[_snr_of(stage)] for row in rows])
         if stage.name in parity.distributions:
             metrics |= logits.overall(rows, f"parity_{stage.name}")
-    for name, tap in parity.exact.items():
-        for row, value, wanted in measured(tap, ()):
-            row[f"{name}_count"] = wanted.size
-            row[f"{name}_equal"] = int((value == wanted).sum()) if value.shape == wanted.shape else 0
+    for name in parity.exact:
         metrics[f"{name}_equal_ratio"] = sum(r[f"{name}_equal"] for r in rows) / sum(r[f"{name}_count"] for r in rows)
     if parity.audio:
-        for row, value, wanted in measured(parity.audio, parity.timing):
-            row["parity_log_mel_l1"] = log_mel_l1(value.reshape(-1), wanted.reshape(-1), parity.sample_rate_hz)
         metrics["parity_log_mel_l1"] = float(np.mean([row["parity_log_mel_l1"] for row in rows]))
     return metrics, rows
+
+
+def _questions(parity: Parity, with_audio: bool) -> dict[tuple[str, ...], list[str]]:
+    """What is forced -> the taps to ask for then. One question for all cases, then the next: runners keep a part of
+    a graph loaded."""
+    asked = [(stage.forced, stage.tap) for stage in parity.stages]
+    asked += [((), tap) for tap in parity.exact.values()]
+    if parity.audio and with_audio:
+        asked.append((parity.timing, parity.audio))
+    found: dict[tuple[str, ...], list[str]] = {}
+    for forced, tap in dict.fromkeys(asked):
+        found.setdefault(forced, []).append(tap)
+    return found
+
+
+def _judged(parity: Parity, forced: tuple[str, ...], made: Arrays, wanted: Arrays) -> dict:
+    """Of one case, everything that is judged with these taps forced, by the reference's."""
+    row: dict = {}
+    for stage in (stage for stage in parity.stages if stage.forced == forced):
+        row[_snr_of(stage)] = snr_db(made[stage.tap], wanted[stage.tap])
+        if stage.name in parity.distributions:
+            row |= logits.compare(made[stage.tap], wanted[stage.tap], f"parity_{stage.name}")
+    for name, tap in parity.exact.items() if not forced else ():
+        row[f"{name}_count"] = wanted[tap].size
+        row[f"{name}_equal"] = int((made[tap] == wanted[tap]).sum()) if made[tap].shape == wanted[tap].shape else 0
+    if forced == parity.timing and parity.audio in made:
+        row |= _log_mel(parity, made[parity.audio], wanted)
+    return row
+
+
+def _log_mel(parity: Parity, audio: np.ndarray, wanted: Arrays) -> dict[str, float]:
+    assert parity.audio is not None
+    exact = wanted[parity.audio].reshape(-1)
+    return {"parity_log_mel_l1": log_mel_l1(audio.reshape(-1), exact, parity.sample_rate_hz)}
+
+
+def _snr_of(stage: Stage) -> str:
+    return f"parity_{stage.name}_snr_db"
 
 
 def _mean_snr(values: Sequence[float]) -> float:
