@@ -1,11 +1,12 @@
 """Plant defects in good artifacts and write docs/defects.md, or count false alarms.
 
     python -m bench.defects [--model kokoro ...] [--seed 0] [--out docs/defects.md]
-    python -m bench.defects --false-alarms 30 [--busy]
+    python -m bench.defects --false-alarms 30 [--busy] [--small]
 
 Artifacts are built by the pipeline, with its default cache, for the profile `cpu`: full size, half an hour for each
 model. Good and planted ones are compared on UTTERANCES. A model's own section of the report is replaced, the others
-stay.
+stay. False alarms are those of full-size artifacts of SEEDS checkpoints, validated by turns, or, --small, of the
+tests' small checkpoints, another one built each time.
 """
 
 from __future__ import annotations
@@ -13,14 +14,12 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
 from bench.common import ROOT, say
 from jtts_export.exporters.graph import DEFAULT_OPSET
-from jtts_export.exporters.model import Config, Model, Voices
 from jtts_export.models import MODELS
 from jtts_export.models.source import locate
 from jtts_export.pipeline import Job, build
@@ -29,19 +28,19 @@ from jtts_export.progress import Progress
 from jtts_export.runtime.names import released
 from jtts_export.store import default_root
 from jtts_export.validate import measure
-from jtts_export.validate.runner import Case
 from jtts_export.validate.spread import Spread
 from jtts_export.validate.subject import Subject
 
-from . import alarms, report
+from . import alarms, report, small
 from .catalogue import defects
 from .defect import Files
 from .make import made
 from .trial import Good, attempt, joins, measured
 
 VARIANTS = ("int8",)
-UTTERANCES = {"kokoro": (1, -1), "speecht5": (1, -1)}  # of those to validate on: a speed of 1.25, every token
-SEEDS = 3  # of good artifacts that are validated again and again
+# Of those to validate on: a speed of 1.25, and every token; of T3, every way of guidance and emotion.
+UTTERANCES = {"kokoro": (1, -1), "speecht5": (1, -1), "t3": (2, 3)}
+SEEDS = 2  # of full-size artifacts that are validated again and again
 
 
 def main() -> None:
@@ -55,6 +54,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "docs/defects.md")
     parser.add_argument("--false-alarms", type=int, metavar="N", help="validate good artifacts N times")
     parser.add_argument("--busy", action="store_true", help="beside a process on every core that never rests")
+    parser.add_argument("--small", action="store_true", help="rebuild the tests' small checkpoints, seed by seed")
     options = parser.parse_args()
     profile = load_profile(options.profile)
     with tempfile.TemporaryDirectory() as folder:
@@ -78,16 +78,17 @@ def main() -> None:
 
 
 def _count(options: argparse.Namespace, profile: Profile, folder: Path) -> None:
-    """Every model's artifacts of several seeds."""
-    seeds = range(options.seed, options.seed + min(SEEDS, options.false_alarms))
-    subjects = [
-        built(name, f"random:{seed}", "", profile, folder / f"{name}{seed}").subject
-        for name in options.model
-        for seed in seeds
-    ]
-    found = alarms.verdicts(subjects, options.false_alarms, options.busy, say)
-    shown = [f"{name} random:{seed}" for name in options.model for seed in seeds]
-    report.write(options.out, "false-alarms", report.of_alarms(shown, profile.name, options.busy, found))
+    """Good artifacts of every model, by turns."""
+    models = options.model
+    turns = [(number // len(models), models[number % len(models)]) for number in range(options.false_alarms)]
+    if options.small:
+        subjects: Iterable[Subject] = (small.subject(name, seed, folder / name, timed=True) for seed, name in turns)
+    else:
+        made = cache(lambda name, seed: built(name, f"random:{seed}", "", profile, folder / f"{name}{seed}").subject)
+        subjects = [made(name, options.seed + round % SEEDS) for round, name in turns]
+    found = alarms.verdicts(subjects, options.busy, say)
+    section = "-".join(["false-alarms", *["small"] * options.small, *["busy"] * options.busy])
+    report.write(options.out, section, report.of_alarms(models, options.small, options.busy, found))
 
 
 def built(name: str, checkpoint: str, other: str, profile: Profile, folder: Path) -> Good:
@@ -95,7 +96,7 @@ def built(name: str, checkpoint: str, other: str, profile: Profile, folder: Path
     job = Job(name, checkpoint, VARIANTS, profile, folder, default_root(), DEFAULT_OPSET)
     outcome = build(job, Progress())
     info = MODELS[name]
-    model = _brief(name, info.load())
+    model = small.with_utterances(info.load(), UTTERANCES.get(name))
     loaded = model.load(locate(checkpoint, info.files, info.companions))
     found = {
         variant: {metric: float(value) for metric, value in row["metrics"].items()}  # "inf" is a number
@@ -117,16 +118,6 @@ def built(name: str, checkpoint: str, other: str, profile: Profile, folder: Path
     expected = measure.reference(subject)
     metrics = {v: joins(subject, v) | timed | measured(subject, expected, v) for v, timed in found.items()}
     return Good(subject, expected, metrics, of_other, outcome.release)
-
-
-def _brief(name: str, model: Model) -> Model:
-    """With fewer utterances to validate on."""
-
-    def cases(config: Config, voices: Voices, purpose: str) -> Sequence[Case]:
-        made = model.cases(config, voices, purpose)
-        return [made[i] for i in UTTERANCES[name]] if purpose == "validation" and name in UTTERANCES else made
-
-    return replace(model, cases=cases)
 
 
 def _shown(checkpoint: str) -> str:

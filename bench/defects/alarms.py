@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from jtts_export.validate import measure
@@ -16,15 +16,14 @@ SPIN = "while True: pass"
 Tell = Callable[[str], None]
 
 
-def verdicts(subjects: Sequence[Subject], times: int, busy: bool, tell: Tell) -> list[str]:
-    """Validate good artifacts, by turns, so many times in all."""
+def verdicts(subjects: Iterable[Subject], busy: bool, tell: Tell) -> list[str]:
+    """Validate good artifacts, which may be made on the way."""
     found = []
     with neighbours() if busy else ExitStack():
-        for number in range(times):
-            subject = subjects[number % len(subjects)]
+        for number, subject in enumerate(subjects, 1):
             content = measure.validate(subject, lambda _: None)
             found.append(content["verdict"])
-            tell(f"validation {number + 1} of {times}: {found[-1]}{_open(content)}")
+            tell(f"validation {number}: {subject.name}: {found[-1]}{_open(content)}")
     return found
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bench.common import table
 from bench.run import measured_on
+from jtts_export.validate.gates import FAIL, INCONCLUSIVE, PASS
 
 from .trial import Good, Trial, moved
 
@@ -24,7 +25,8 @@ release. Of several gates the table names the one whose value lies farthest beyo
 within it the good artifact's lies; *and n* more did not pass either.
 """
 SECTION = re.compile(r"<!-- ([\w-]+) -->\n(.*?)(?=<!-- |\Z)", re.DOTALL)
-ORDER = "kokoro", "speecht5", "t3", "false-alarms"
+ALARMS = "false-alarms", "false-alarms-busy", "false-alarms-small", "false-alarms-small-busy"
+ORDER = "kokoro", "speecht5", "t3", *ALARMS
 COLUMNS = "defect", "variant", "what", "caught by", "value", "good", "limit", "caught"
 MOVED = 3
 
@@ -56,15 +58,16 @@ def of_model(good: Good, checkpoint: str, trials: Sequence[Trial]) -> list[str]:
     return lines
 
 
-def of_alarms(checkpoints: Sequence[str], profile: str, busy: bool, verdicts: Sequence[str]) -> list[str]:
+def of_alarms(models: Sequence[str], small: bool, busy: bool, verdicts: Sequence[str]) -> list[str]:
     """The section of false alarms."""
     count = Counter(verdicts)
+    size = "the tests' small checkpoints, another one built each time" if small else "full size, profile cpu"
     beside = "beside a process on every core that computes without end" if busy else "on an otherwise idle machine"
-    rows = [[verdict, count[verdict]] for verdict in ("pass", "inconclusive", "fail")]
+    rows = [[verdict, count[verdict]] for verdict in (PASS, INCONCLUSIVE, FAIL)]
     return [
-        "## False alarms",
+        f"## False alarms: {'small' if small else 'full size'}, {'busy' if busy else 'idle'}",
         "",
-        f"Good artifacts ({', '.join(checkpoints)}; profile {profile}), validated {len(verdicts)} times {beside}.",
+        f"Good artifacts of {', '.join(models)} by turns ({size}), validated {len(verdicts)} times {beside}.",
         "",
         *table(["verdict", "times"], rows),
     ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnx_ir as ir
@@ -31,7 +33,9 @@ Samples = Mapping[str, tuple[np.ndarray, np.ndarray]]
 def fit_convs(model: ir.Model, samples: Samples) -> dict[str, static_conv.Parameters]:
     """Integer parameters of every sampled Conv. Independent of the recipe: fitted once, used by many."""
     weights = find_weights(model)
-    fitted = {name: _fit(weights[name].node, *samples[name]) for name in samples}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy lets go of the interpreter's lock
+        fits = pool.map(lambda name: _fit(weights[name].node, *samples[name]), samples)
+        fitted = dict(zip(samples, fits, strict=True))
     for first, second in _followers({name: weights[name] for name in samples}).items():
         relu = weights[second].node.inputs[0].producer()  # type: ignore[union-attr]
         slope = relu.attributes.get_float("alpha", 0.01)  # type: ignore[union-attr]
