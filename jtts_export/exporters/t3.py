@@ -94,9 +94,9 @@ RECIPES = {
 }
 
 EXAMPLE_TOKENS = 5
-TIMED_TOKENS = (12, 25, 43)
+TIMED_TOKENS = (10, 20, 35)
 STEP_POSITION = 60
-CALL_TOKENS, CALL_CHARACTERS = (4, 16), (20, len(t3_sentences.LONG))
+CALL_TOKENS, CALL_CHARACTERS = (3, 9), (20, 120)
 BRIEF_TOKENS = 25
 KNOWN_SHARE = 0.5  # a vocabulary that knows less of a built-in text is given tokens at random
 

@@ -603,7 +603,7 @@ def test_cases_take_turns_with_voices_and_last_as_long_as_they_say(export: Expor
         assert speakers == [length for length, _ in zip(itertools.cycle(turns), made, strict=False)]
         return [int(case.inputs["max_tokens"]) for case in made]
 
-    assert counts("timed") == [12, 25, 43]
+    assert counts("timed") == [10, 20, 35]
     assert counts("brief") == [25]
     assert counts("validation") == [10, 20, 20, 20, 20, 30]
     sequence = counts("sequence")
