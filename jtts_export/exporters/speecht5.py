@@ -81,7 +81,7 @@ FP16 = Recipe(rules=(Rule(pattern="*", scheme=StoredFp16()),))
 EXAMPLE_TOKENS, EXAMPLE_FRAMES = 20, 20
 TIMED_SECONDS = (1.5, 3, 6)
 BRIEF_SECONDS = 1
-CALL_TENTHS = (4, 14)  # of a second
+CALL_TENTHS = (4, 16)  # of a second
 # A vocabulary that knows fewer of the built-in characters (another alphabet's) is given its own tokens instead.
 KNOWN_SHARE = 0.5
 

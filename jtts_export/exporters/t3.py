@@ -96,7 +96,7 @@ RECIPES = {
 EXAMPLE_TOKENS = 5
 TIMED_TOKENS = (10, 20, 35)
 STEP_POSITION = 60
-CALL_TOKENS, CALL_CHARACTERS = (3, 9), (20, 120)
+CALL_TOKENS, CALL_CHARACTERS = (3, 14), (20, 120)
 BRIEF_TOKENS = 25
 KNOWN_SHARE = 0.5  # a vocabulary that knows less of a built-in text is given tokens at random
 
