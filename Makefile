@@ -1,6 +1,6 @@
 # make demo    everything set up, then `jtts-export kokoro --int8` on a full-size seeded checkpoint
 # make test    everything set up, then every test, with the real clients
-# make bench   regenerate docs/benchmarks.md and docs/defects.md (three hours, an otherwise idle machine)
+# make bench   regenerate docs/benchmarks.md and docs/defects.md (five hours, an otherwise idle machine)
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -43,6 +43,10 @@ lint: setup
 bench: setup
 	JTTS_FULL=1 $(VENV)/bin/python -m bench.run
 	$(VENV)/bin/python -m bench.defects
+	for busy in '' --busy; do \
+	  $(VENV)/bin/python -m bench.defects --false-alarms 6 $$busy && \
+	  $(VENV)/bin/python -m bench.defects --false-alarms 30 --small $$busy || exit; \
+	done
 
 clean:
 	rm -rf $(VENV) .venv-clients .venv-optimum tests/clients/node/node_modules demo release .pytest_cache .mypy_cache .ruff_cache

@@ -126,7 +126,7 @@ class Stages:
             config,
             voices,
             self.profile.gates_for(self.name, variant),
-            _spread(spread),
+            read_spread(spread),
             self.profile.threads,
             self.tell,
         )
@@ -154,7 +154,7 @@ class Stages:
             files={variant: graph_paths(folder, names, variant) for variant, folder in made.items()},
             clients=exported / CLIENTS,
             profile=self.profile,
-            spread=_spread(spread),
+            spread=read_spread(spread),
             sentences=self.sentences,
         )
         measured = validate(subject, self.tell, out / REPORT / SAMPLES)
@@ -228,7 +228,8 @@ def _parts(folder: Path) -> dict[str, Path]:
     return {path.relative_to(folder).as_posix(): path for path in files_under(folder)}
 
 
-def _spread(folder: Path) -> Spread:
+def read_spread(folder: Path) -> Spread:
+    """What the stage of that name wrote."""
     from .validate.spread import Spread
 
     return Spread({k: float(v) for k, v in json.loads((folder / SPREAD).read_text()).items()})

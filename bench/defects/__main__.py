@@ -3,10 +3,10 @@
     python -m bench.defects [--model kokoro ...] [--seed 0] [--out docs/defects.md]
     python -m bench.defects --false-alarms 30 [--busy] [--small]
 
-Artifacts are built by the pipeline, with its default cache, for the profile `cpu`: full size, half an hour for each
-model. Good and planted ones are compared on UTTERANCES. A model's own section of the report is replaced, the others
-stay. False alarms are those of full-size artifacts of SEEDS checkpoints, validated by turns, or, --small, of the
-tests' small checkpoints, another one built each time.
+Artifacts to plant defects in are built by the pipeline, with its default cache, for the profile `cpu`: full size,
+half an hour for each model. Good and planted ones are compared on UTTERANCES. A model's own section of the report is
+replaced, the others stay. False alarms are those of good artifacts of the models by turns, each rebuilt from another
+seed: full-size ones or, --small, the tests'.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -40,7 +40,6 @@ from .trial import Good, attempt, joins, measured
 VARIANTS = ("int8",)
 # Of those to validate on: a speed of 1.25, and every token; of T3, every way of guidance and emotion.
 UTTERANCES = {"kokoro": (1, -1), "speecht5": (1, -1), "t3": (2, 3)}
-SEEDS = 2  # of full-size artifacts that are validated again and again
 
 
 def main() -> None:
@@ -57,10 +56,10 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="rebuild the tests' small checkpoints, seed by seed")
     options = parser.parse_args()
     profile = load_profile(options.profile)
+    if options.false_alarms:
+        _count(options, profile)
+        return
     with tempfile.TemporaryDirectory() as folder:
-        if options.false_alarms:
-            _count(options, profile, Path(folder))
-            return
         for name in options.model:
             say(f"== {name}")
             checkpoint = options.checkpoint or f"random:{options.seed}"
@@ -77,18 +76,26 @@ def main() -> None:
                 report.write(options.out, name, report.of_model(good, _shown(checkpoint), trials))
 
 
-def _count(options: argparse.Namespace, profile: Profile, folder: Path) -> None:
+def _count(options: argparse.Namespace, profile: Profile) -> None:
     """Good artifacts of every model, by turns."""
     models = options.model
-    turns = [(number // len(models), models[number % len(models)]) for number in range(options.false_alarms)]
-    if options.small:
-        subjects: Iterable[Subject] = (small.subject(name, seed, folder / name, timed=True) for seed, name in turns)
-    else:
-        made = cache(lambda name, seed: built(name, f"random:{seed}", "", profile, folder / f"{name}{seed}").subject)
-        subjects = [made(name, options.seed + round % SEEDS) for round, name in turns]
-    found = alarms.verdicts(subjects, options.busy, say)
+
+    def rebuilt() -> Iterator[Subject]:
+        for number in range(options.false_alarms):
+            round_, turn = divmod(number, len(models))
+            seed = options.seed + round_
+            with tempfile.TemporaryDirectory() as folder:
+                yield _made(models[turn], seed, profile, options.small, Path(folder))
+
+    found = alarms.verdicts(rebuilt(), options.busy, say)
     section = "-".join(["false-alarms", *["small"] * options.small, *["busy"] * options.busy])
     report.write(options.out, section, report.of_alarms(models, options.small, options.busy, found))
+
+
+def _made(name: str, seed: int, profile: Profile, is_small: bool, folder: Path) -> Subject:
+    if is_small:
+        return small.subject(name, seed, folder, timed=True)
+    return made(name, f"random:{seed}", VARIANTS, profile, folder, lambda _: None)
 
 
 def built(name: str, checkpoint: str, other: str, profile: Profile, folder: Path) -> Good:

@@ -9,7 +9,7 @@ from pathlib import Path
 from jtts_export.models import MODELS
 from jtts_export.models.source import locate
 from jtts_export.profiles.schema import Profile
-from jtts_export.stages import CLIENTS, Stages, graph_paths
+from jtts_export.stages import CLIENTS, Stages, graph_paths, read_spread
 from jtts_export.validate import measure
 from jtts_export.validate.subject import Subject
 
@@ -34,19 +34,18 @@ def made(name: str, checkpoint: str, variants: Sequence[str], profile: Profile, 
         return out
 
     exported = stage("export", stages.export)
-    spread = measure.spread_of(stages.model, stages.loaded, profile.threads)
-    measured_spread = stage("spread", stages.spread)
+    spread = stage("spread", stages.spread)
     optimized = stage("optimize", lambda out: stages.optimize(exported, out))
     folders = {"fp32": optimized}
     for variant in variants:
         folders[variant] = stage(
             variant,
-            lambda out, v=variant: stages.quantize(v, exported, optimized, measured_spread, out),  # type: ignore[misc]
+            lambda out, v=variant: stages.quantize(v, exported, optimized, spread, out),  # type: ignore[misc]
         )
     model = stages.model
     graphs = (*model.graphs, *model.derived)
     files = {variant: graph_paths(where, graphs, variant) for variant, where in folders.items()}
-    return Subject(name, model, stages.loaded, files, exported / CLIENTS, profile, spread)
+    return Subject(name, model, stages.loaded, files, exported / CLIENTS, profile, read_spread(spread))
 
 
 def judged(subject: Subject, other: Callable[[], Subject]) -> Good:

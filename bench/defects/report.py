@@ -61,13 +61,14 @@ def of_model(good: Good, checkpoint: str, trials: Sequence[Trial]) -> list[str]:
 def of_alarms(models: Sequence[str], small: bool, busy: bool, verdicts: Sequence[str]) -> list[str]:
     """The section of false alarms."""
     count = Counter(verdicts)
-    size = "the tests' small checkpoints, another one built each time" if small else "full size, profile cpu"
+    size = "the tests' small checkpoints" if small else "full size, profile cpu"
     beside = "beside a process on every core that computes without end" if busy else "on an otherwise idle machine"
     rows = [[verdict, count[verdict]] for verdict in (PASS, INCONCLUSIVE, FAIL)]
     return [
         f"## False alarms: {'small' if small else 'full size'}, {'busy' if busy else 'idle'}",
         "",
-        f"Good artifacts of {', '.join(models)} by turns ({size}), validated {len(verdicts)} times {beside}.",
+        f"Good artifacts of {', '.join(models)} by turns ({size}), each rebuilt from another seed and validated, "
+        f"{len(verdicts)} in all, {beside}.",
         "",
         *table(["verdict", "times"], rows),
     ]

@@ -90,7 +90,7 @@ def faithfulness(
     tell(f"parity of {variant}")
     runner = model.runner(graphs, threads, True)
     heard = listen(parity, expected, runner, cases) if parity.audio else None
-    metrics, rows = compare(parity, expected, runner, cases, heard and heard.in_time)
+    metrics, rows = compare(parity, expected, runner, cases, heard.in_time if heard else None)
     metrics = subject.spread.relate(metrics)
     if heard:
         metrics |= subject.spread.relate_audio(heard.metrics)

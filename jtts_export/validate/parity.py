@@ -128,7 +128,7 @@ def _judged(parity: Parity, forced: tuple[str, ...], made: Arrays, wanted: Array
     for name, tap in parity.exact.items() if not forced else ():
         row[f"{name}_count"] = wanted[tap].size
         row[f"{name}_equal"] = int((made[tap] == wanted[tap]).sum()) if made[tap].shape == wanted[tap].shape else 0
-    if forced == parity.timing and parity.audio in made:
+    if forced == parity.timing and parity.audio and parity.audio in made:
         row |= _log_mel(parity, made[parity.audio], wanted)
     return row
 
