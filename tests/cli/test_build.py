@@ -7,7 +7,6 @@ import math
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -136,16 +135,13 @@ def test_an_unchanged_build_does_nothing_and_imports_nothing_heavy(built: Built)
         *built.again(built.release.parent, "--int8", "--fp16"),
     ]
     env = environment(built.release.parents[1])
-    start = time.perf_counter()
     done = subprocess.run(command, env=env, capture_output=True, encoding="utf-8", timeout=60, check=False)
-    seconds = time.perf_counter() - start
     assert done.returncode == 0, done.stderr
     imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert "pydantic" in imported
     assert not imported & {"torch", "onnx", "onnx_ir", "onnxruntime", "numpy", "scipy", "transformers"}
     assert stages(done.stderr) == dict.fromkeys(STAGES, "cached")
     assert (contents(built.release), (built.release / "manifest.json").stat().st_mtime_ns) == before
-    assert seconds < 3  # 0.2 s on an idle machine
 
 
 def test_force_builds_again(t3_warm: Built, tmp_path: Path) -> None:
