@@ -101,5 +101,7 @@ def build(job: Job, progress: Progress) -> Outcome:
         validated = validate(force=True)
     text = stages.validation(validated.folder)
     reported = stage("report", {"validation": text}, lambda out: stages.report(validated.folder, out))
-    release, validation = stages.package(exported.folder, folders, validated.folder, reported.folder, job.out)
+    release, validation = stages.package(
+        exported.folder, folders, spread.folder, validated.folder, reported.folder, job.out
+    )
     return Outcome(release, validation)

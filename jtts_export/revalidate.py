@@ -10,7 +10,7 @@ from . import artifact
 from .errors import CheckpointError
 from .models import MODELS
 from .models.source import locate
-from .profiles.schema import Profile, load_profile
+from .profiles.schema import Profile, check_schemes, load_profile
 from .progress import Progress
 from .runtime.names import released
 from .store import writing
@@ -38,6 +38,7 @@ def revalidate(
     if info is None:
         raise CheckpointError(f"{release} is a release of {manifest.model}, which this version does not know")
     wanted = Profile.model_validate(manifest.profile) if profile is None else load_profile(profile)
+    _check_allowed(manifest, wanted)
     source = locate(checkpoint or _recorded(manifest), info.files, info.companions)
     if source.sha256 != manifest.checkpoint["sha256"]:
         raise CheckpointError(f"{source.source} is not the checkpoint that {release} was made from")
@@ -68,6 +69,16 @@ def revalidate(
         with writing(report):
             write(validation, report / "samples", report)
     return validation
+
+
+def _check_allowed(manifest: artifact.Manifest, profile: Profile) -> None:
+    """Raises BadInput where the profile allows a variant of the release, or how it holds its weights, not."""
+    from .quantize.schemes import Recipe
+
+    made = {variant: entry for variant, entry in manifest.variants.items() if variant != "fp32"}
+    profile.variants_for(manifest.model, list(made))
+    for variant, entry in made.items():
+        check_schemes(profile, variant, Recipe.model_validate(entry["recipe"]))
 
 
 def _recorded(manifest: artifact.Manifest) -> str:

@@ -94,8 +94,11 @@ class Store:
 
 
 def check(folder: Path) -> None:
-    """Raises GateFailed where a file of a finished stage is not, byte for byte, what the stage wrote."""
+    """Raises GateFailed where the files of a finished stage are not, byte for byte, what the stage wrote."""
     files = json.loads((folder / _RECORD).read_text(encoding="utf-8"))["files"]
+    there = {path.relative_to(folder).as_posix() for path in files_under(folder)} - {_RECORD}
+    if extra := sorted(there - set(files)):
+        raise GateFailed(f"{folder / extra[0]} was not made by its stage; build again with --force")
     for name, (_, sha256) in files.items():
         if sha256_file(folder / name) != sha256:
             raise GateFailed(f"{folder / name} is not what was measured; build again with --force")

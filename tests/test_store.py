@@ -199,6 +199,13 @@ def test_check_finds_other_bytes_of_the_same_size(tmp_path: Path) -> None:
     check(make(Store(tmp_path), {}, force=True).folder)
 
 
+def test_check_finds_a_file_that_the_stage_did_not_make(tmp_path: Path) -> None:
+    made = make(Store(tmp_path), {})
+    (made.folder / "sub" / "more.onnx").write_text("whole")
+    with pytest.raises(GateFailed, match=r"sub/more\.onnx was not made .*--force"):
+        check(made.folder)
+
+
 def test_the_record_says_what_made_the_result(tmp_path: Path) -> None:
     made = make(Store(tmp_path), {"opset": 17})
     record = json.loads((made.folder / "stage.json").read_text())

@@ -175,10 +175,14 @@ def feeds(graphs: Graphs, case: Case, threads: int) -> dict[str, Mapping[str, np
 
 
 def speaker(files: Mapping[str, Path], config: Config, voices: Voices, threads: int) -> Speak:
-    runtime = runtime_kokoro.Kokoro(files, config["vocab"], voices, threads)
+    vocab = config["vocab"]
+    runtime = runtime_kokoro.Kokoro(files, vocab, voices, threads)
     said = kokoro_sentences.VALIDATION[:STREAMED]
     phonemes = " ".join(sentence.phonemes for sentence in said)
-    known = "".join(p for p in phonemes if p in config["vocab"]) or next(iter(config["vocab"]))
+    known = "".join(p for p in phonemes if p in vocab)
+    if not sentences.says(known) or len(known) < KNOWN_SHARE * len(phonemes):
+        letters = sorted(token for token in vocab if sentences.says([token])) or sorted(vocab)
+        known = "".join(np.random.default_rng(0).choice(letters, len(phonemes)))
     text = ""
     if known == phonemes and frontend.is_installed():  # the same, and its way to phonemes is measured too
         text, known = " ".join(sentence.text for sentence in said), ""

@@ -14,12 +14,14 @@ _AUDIO = _KOKORO + _SPEECHT5
 @dataclass(frozen=True)
 class Metric:
     """models: those that have it. timed: whether it is of time, and so moves with what else the machine does. always:
-    False where something may be missing that it needs."""
+    False where something may be missing that it needs. flattered: a timed one that a busy machine may also make
+    better, for it compares what was measured one after the other."""
 
     meaning: str
     models: tuple[str, ...] = _ALL
     timed: bool = False
     always: bool = True
+    flattered: bool = False
 
 
 def _inputs(*stages: str, models: tuple[str, ...]) -> dict[str, Metric]:
@@ -50,10 +52,14 @@ TABLE = {
         "largest less smallest real-time factor of one utterance said again and again, the first left out", timed=True
     ),
     "warmup_ratio": Metric(
-        "one utterance said again and again: the first call's time over the others' median", timed=True
+        "one utterance said again and again: the first call's time over the others' median",
+        timed=True,
+        flattered=True,
     ),
     "warmup_calls": Metric(
-        "one utterance said again and again: calls until one is within a tenth of the others' median", timed=True
+        "one utterance said again and again: calls until one is within a tenth of the others' median",
+        timed=True,
+        flattered=True,
     ),
     "concurrent_1_rtf": Metric("seconds for one request after another over the seconds of audio made", timed=True),
     "concurrent_2_rtf": Metric(
@@ -135,13 +141,16 @@ TABLE = {
     ),
     "read_gb_s": Metric("what this machine read in the same run, 10^9 bytes a second", _T3, timed=True),
     "bandwidth_ratio": Metric(
-        "bytes of weights, keys and values that a step reads, over its time, over that bandwidth", _T3, timed=True
+        "bytes of weights, keys and values that a step reads, over its time, over that bandwidth",
+        _T3,
+        timed=True,
+        flattered=True,
     ),
     "call_mean_ms": Metric("mean of many calls of different lengths on one loaded model", timed=True),
     "call_slope_ms": Metric("change of their time from call to call, length accounted for", timed=True),
     "call_slope_margin_ms": Metric("how far off call_slope_ms may be, at 95 % confidence", timed=True),
     "call_growth_ratio": Metric(
-        "what is certain of call_slope_ms, over all calls and over their mean time", timed=True
+        "what is certain of call_slope_ms, over all calls and over their mean time", timed=True, flattered=True
     ),
     "rss_slope_mb": Metric("change of resident memory from call to call, 10^6 bytes"),
     "rss_slope_margin_mb": Metric("how far off rss_slope_mb may be, at 95 % confidence"),
@@ -195,20 +204,23 @@ TABLE = {
         "least SNR of one channel of a layer's output against fp32's, given fp32's inputs", always=False
     ),
     "layer_gain_error": Metric(
-        "largest deviation from 1 of a layer's output channel regressed on fp32's, given fp32's inputs", always=False
+        "largest deviation from 1 of a layer's output regressed on fp32's, given fp32's inputs", always=False
     ),
     "layer_weight_steps": Metric("largest distance of a weight from fp32's, in steps of its rounding", always=False),
     "layer_weight_gain_error": Metric(
-        "largest deviation from 1 of a layer's weights regressed on fp32's, channel by channel", always=False
+        "largest deviation from 1 of a layer's weights regressed on fp32's", always=False
     ),
     "structure_equal_ratio": Metric(
-        "share of fp32's nodes that are there with their attributes and constants", always=False
+        "of the nodes that quantization leaves as they are, the share with fp32's attributes and constants",
+        always=False,
     ),
     "draws_equal_ratio": Metric("share of the random draws in the graphs that are the reference's", _AUDIO),
     "derived_equal_ratio": Metric("share of the graphs derived for clients that are what their own give", _SPEECHT5),
     "client_files_equal_ratio": Metric("share of the files beside the graphs that are what this checkpoint gives"),
     "metadata_equal_ratio": Metric("share of the graphs' metadata entries that are what this checkpoint gives"),
-    "operators_missing": Metric("operators of the graphs that the profile's runtime does not have"),
+    "operators_missing": Metric(
+        "operators of the graphs that the profile's runtime does not have; not known of coreml", always=False
+    ),
 }
 
 
@@ -220,3 +232,8 @@ def metrics_of(model: str) -> list[str]:
 def is_timed(metric: str) -> bool:
     """Whether a metric is of time: a busy machine makes it worse, whatever the artifact is."""
     return metric in TABLE and TABLE[metric].timed
+
+
+def is_flattered(metric: str) -> bool:
+    """Whether a busy machine may also make it better."""
+    return metric in TABLE and TABLE[metric].flattered

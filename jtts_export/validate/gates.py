@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from jtts_export.profiles.metrics import is_flattered
 from jtts_export.profiles.schema import Gate
 
 PASS, FAIL, INCONCLUSIVE = "pass", "fail", "inconclusive"
@@ -23,14 +24,14 @@ def judge(
     A metric that was not measured fails its gate, and so does a variant without any gate: nothing passes because
     nobody looked. intervals: of metrics, between which values the true one lies: a gate that one end passes and the
     other fails is inconclusive. disturbed: metrics that were measured while others kept the machine busy: they may
-    pass, for others only make it slower, and are inconclusive where they do not.
+    pass, unless that may have flattered them, for others only make it slower, and are inconclusive where they do not.
     """
     rows, outcomes = [], []
     for gate in gates:
         row = {"metric": gate.metric, "op": gate.op, "limit": gate.limit, "value": metrics.get(gate.metric)}
         ends = (intervals or {}).get(gate.metric)
         outcome = _outcome(gate, metrics, ends)
-        if outcome == FAIL and gate.metric in disturbed and gate.metric in metrics:
+        if gate.metric in disturbed and gate.metric in metrics and (outcome == FAIL or is_flattered(gate.metric)):
             outcome = INCONCLUSIVE
         between = {"interval": list(ends)} if ends else {}
         rows.append({**row, **between, "outcome": outcome, "passed": outcome == PASS})

@@ -53,8 +53,12 @@ def validate(subject: Subject, tell: Tell, samples: Path | None = None) -> dict:
     }
     tell("reference")
     expected = reference(subject)
-    heard = {variant: faithfulness(subject, variant, expected, tell) for variant in subject.files}
-    findings = {variant: found for variant, (found, _) in heard.items()}
+    findings = {variant: Findings() for variant in subject.files}
+    said: dict[str, list[np.ndarray]] = {}
+    for variant, found in findings.items():
+        with found.failing(variant, tell):
+            faithful, said[variant] = faithfulness(subject, variant, expected, tell)
+            found.take(faithful)
     noise = timing.measure(subject, findings, tell)
     variants = {
         variant: {
@@ -69,8 +73,8 @@ def validate(subject: Subject, tell: Tell, samples: Path | None = None) -> dict:
     parity = subject.model.parity
     listed = []
     if samples and parity.audio:
-        said = {timing.REFERENCE: [taps[parity.audio] for taps in expected]} | {v: s for v, (_, s) in heard.items()}
-        listed = save_samples(samples, subject.cases("validation"), said, parity.sample_rate_hz)
+        heard = {timing.REFERENCE: [taps[parity.audio] for taps in expected], **said}
+        listed = save_samples(samples, subject.cases("validation"), heard, parity.sample_rate_hz)
     return {"verdict": verdict, "noise": noise, "samples": listed, "variants": variants}
 
 
@@ -100,8 +104,9 @@ def faithfulness(
     metrics |= _sizes(subject, variant) | {
         "client_files_equal_ratio": subject.client_files_equal_ratio,
         "metadata_equal_ratio": assets.metadata_equal_ratio(model, subject.loaded, graphs),
-        "operators_missing": float(len(missing)),
     }
+    if operators.is_known(subject.profile):
+        metrics["operators_missing"] = float(len(missing))
     if model.draws(subject.loaded):
         metrics["draws_equal_ratio"] = draws_equal_ratio(model, subject.loaded, graphs)
     if model.derived:

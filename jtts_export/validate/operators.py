@@ -29,12 +29,17 @@ class Table:
 
 
 def table_of(profile: Profile) -> Table | None:
-    """Of the profile's runtime; None for one that the graphs run in here anyway."""
+    """Of the profile's runtime; None for the one that the graphs run in here anyway, and for one that has none."""
     if profile.runtime != "onnxruntime-web":
         return None
     version = profile.runtime_version or web.latest()
     has = web.known()[version]
     return Table(f"onnxruntime-web {version}", tuple(has["opsets"]), tuple(has["ir_versions"]), has["operators"])
+
+
+def is_known(profile: Profile) -> bool:
+    """Whether it can be said which operators the profile's runtime has."""
+    return profile.runtime == "onnxruntime" or table_of(profile) is not None
 
 
 def missing_of(profile: Profile, files: Iterable[Path]) -> list[str]:

@@ -147,4 +147,4 @@ def _mean_snr(values: Sequence[float]) -> float:
     """Mean of noise-to-signal power ratios, as dB."""
     ratios = [10 ** (-v / 10) for v in values]
     mean = float(np.mean(ratios))
-    return -10 * float(np.log10(mean)) if mean > 0 else float("inf")
+    return -10 * float(np.log10(mean)) if mean else float("inf")

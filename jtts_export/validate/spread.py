@@ -90,14 +90,14 @@ def _distances(
 
 def measure_nudged(parity: Parity, reference: Runner, case: Case) -> Metrics:
     """SNR (dB) of each stage's tap where everything that it is given as floats carries noise NUDGE_DB below it. A
-    stage that is given none is left out."""
+    stage that is given none is left out; of a tap that this checkpoint makes nothing of, it is NUDGE_DB."""
     taps = reference_taps(parity, reference, [case])[0]
     found: Metrics = {}
     for forced in {stage.forced for stage in parity.stages}:
         stages = [stage for stage in parity.stages if stage.forced == forced]
         given = nudge({name: taps[name] for name in forced})
         made = reference.taps(nudge(case.inputs), sorted({s.tap for s in stages}), given)
-        found |= {stage.name: snr_db(made[stage.tap], taps[stage.tap]) for stage in stages}
+        found |= {s.name: snr_db(made[s.tap], taps[s.tap]) if taps[s.tap].size else NUDGE_DB for s in stages}
     return {f"{_NUDGE}{name}_snr_db": value for name, value in sorted(found.items()) if np.isfinite(value)}
 
 

@@ -82,7 +82,7 @@ def underruns(chunks: Sequence[Chunk], sample_rate_hz: float) -> list[float]:
 def measure(
     speak: Speak, files: Mapping[str, Path], sample_rate_hz: float
 ) -> tuple[dict[str, float], dict[str, Interval], Streamed]:
-    """Metrics of a warm stream, intervals of those of its first chunk, and the stream of median length."""
+    """Metrics of a warm stream, intervals of those of its first chunk, and the stream of median time in graphs."""
     first_chunk_s(speak)
     first = np.array([first_chunk_s(speak) for _ in range(FIRST_CALLS)])
     whole = [streamed(speak, files) for _ in range(WHOLE_CALLS)]

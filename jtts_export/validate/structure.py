@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 def structure_equal_ratio(exact: Path, variant: Path) -> float:
     """Share of the nodes that a variant's graph has from fp32's, and that still have its attributes, its number of
-    inputs and its constants. Where a node was rescaled into the units of what follows, constants do not count."""
+    inputs and its constants; 0 where it has none of them. Where a node was rescaled into the units of what follows,
+    constants do not count."""
     graph = ir.load(exact)
     made = {node.name: node for node in ir.load(variant).graph}
     layers = {node.outputs[0].name or "": node for node in graph.graph if exact_weights(node)}
@@ -34,7 +35,7 @@ def structure_equal_ratio(exact: Path, variant: Path) -> float:
     for node, twin in kept:
         same += _is_same(node, twin, units_of(twin.outputs[0], layers) is not None)
         release(node, twin)
-    return same / len(kept) if kept else 1.0
+    return same / len(kept) if kept else 0.0
 
 
 def derived_equal_ratio(model: Model, files: Mapping[str, Path]) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,12 +13,13 @@ from jtts_export.exporters.model import Loaded, Model
 from jtts_export.profiles.schema import Gate, Profile
 
 from .assets import client_files_equal_ratio
-from .gates import Interval, judge
+from .gates import FAIL, Interval, judge
 from .parity import Metrics
 from .runner import Case
 from .spread import Spread
 
 Files = Mapping[str, Path]  # graph -> file
+MOST_WORDS = 300  # characters of an error
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,27 @@ class Subject:
 @dataclass
 class Findings:
     """Of one variant: metrics, intervals of some, those that others on the machine disturbed, and what stands beside
-    them in validation.json."""
+    them in validation.json. error: why it does not run, if it does not."""
 
     metrics: Metrics = field(default_factory=dict)
     intervals: dict[str, Interval] = field(default_factory=dict)
     disturbed: set[str] = field(default_factory=set)
     details: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+    @contextmanager
+    def failing(self, variant: str, tell: Callable[[str], None]) -> Iterator[None]:
+        """Let what its graphs raise be its error, and go on. Not fp32's: it is the yardstick; and not what the
+        machine lacks."""
+        try:
+            yield
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # whatever runs a graph refuses it in its own words
+            if variant == "fp32":
+                raise
+            self.error = " ".join(f"{type(error).__name__}: {error}".split())[:MOST_WORDS]
+            tell(f"{variant} does not run: {self.error}")
 
     def take(self, found: Findings) -> None:
         """Later findings replace earlier ones."""
@@ -73,5 +90,6 @@ class Findings:
         self.details |= found.details
 
     def judged(self, gates: Sequence[Gate]) -> dict:
-        """See judge()."""
-        return judge(gates, self.metrics, self.intervals, sorted(self.disturbed))
+        """See judge(). What does not run fails, whatever was measured of it."""
+        found = judge(gates, self.metrics, self.intervals, sorted(self.disturbed))
+        return {**found, "verdict": FAIL, "error": self.error} if self.error else found

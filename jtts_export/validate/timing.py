@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +32,24 @@ Found = Mapping[str, Findings]  # by variant
 
 
 def measure(subject: Subject, findings: Found, tell: Tell) -> dict[str, Any]:
-    """Add times and memory to each variant's findings. Returns what the machine did meanwhile."""
+    """Add times and memory to each variant's findings, of those that run. Returns what the machine did meanwhile."""
     with tempfile.TemporaryDirectory() as folder:
         fed = Path(folder) / "cases.npz"
         save_cases([subject.cases("timed")[0], *subject.cases("sequence")], fed)
-        for variant in subject.files:
+        for variant in running(subject, findings).files:
             tell(f"cold start and calls of {variant}")
-            _settle(subject, findings, lambda _, v=variant: {v: _process(subject, v, fed)})  # type: ignore[misc]
-    for variant in subject.files:
+            with findings[variant].failing(variant, tell):
+                _settle(subject, findings, lambda _, v=variant: {v: _process(subject, v, fed)})  # type: ignore[misc]
+    for variant in running(subject, findings).files:
         tell(f"stream of {variant}")
-        _settle(subject, findings, lambda _, v=variant: {v: _stream(subject, v)})  # type: ignore[misc]
-    return _speeds(subject, findings, tell)
+        with findings[variant].failing(variant, tell):
+            _settle(subject, findings, lambda _, v=variant: {v: _stream(subject, v)})  # type: ignore[misc]
+    return _speeds(running(subject, findings), findings, tell)
+
+
+def running(subject: Subject, findings: Found) -> Subject:
+    """With those variants alone that have run so far."""
+    return replace(subject, files={v: files for v, files in subject.files.items() if not findings[v].error})
 
 
 def _settle(subject: Subject, findings: Found, once: Callable[[Machine], Found]) -> Machine:
@@ -122,7 +131,7 @@ def _speeds(subject: Subject, findings: Found, tell: Tell) -> dict[str, Any]:
     for variant, opened in engines.items():
         calls[variant] = [lambda e=opened, c=c: e.speak(c.inputs) for c in timed]  # type: ignore[misc]
     seconds = [len(engines["fp32"].speak(c.inputs)) / model.parity.sample_rate_hz for c in timed]
-    known: list[Timings] = []
+    known: list[tuple[Timings, bool]] = []  # and whether others were busy
     number = 0
 
     def tick() -> None:
@@ -131,9 +140,8 @@ def _speeds(subject: Subject, findings: Found, tell: Tell) -> dict[str, Any]:
         number += 1
 
     def batch(machine: Machine) -> Found:
-        found = interleave(calls, seconds, ROUNDS, tick, machine)
-        known[:] = [known[0].more(found) if known else found]
-        quiet = known[0].quiet(ROUNDS)
+        known.append((interleave(calls, seconds, ROUNDS, tick, machine), machine.is_disturbed))
+        quiet = pooled(known).quiet(ROUNDS)
         return {v: _warm(quiet, v, timed, machine.jitter_ratio) for v in subject.files}
 
     def steps(_: Machine) -> Found:
@@ -145,6 +153,12 @@ def _speeds(subject: Subject, findings: Found, tell: Tell) -> dict[str, Any]:
         tell("speed of a step")
         _settle(subject, findings, steps)
     return machine.as_json()
+
+
+def pooled(batches: Sequence[tuple[Timings, bool]]) -> Timings:
+    """The rounds of all; where others were busy in some (True) and not in all, those of the others alone."""
+    calm = [timings for timings, busy in batches if not busy]
+    return reduce(Timings.more, calm or [timings for timings, _ in batches])
 
 
 def _warm(timings: Timings, variant: str, timed: Sequence[Case], jitter_ratio: float) -> Findings:

@@ -306,6 +306,15 @@ def test_a_foreign_vocabulary_is_given_its_own_tokens(name: str) -> None:
     assert all(same(case, repeated[1]) for case in repeated[sentences.EQUAL_CALLS])
 
 
+@pytest.mark.parametrize("vocab", [{" ": 1, "ж": 2, "щ": 3}, {" ": 1, ",": 2, "1": 3}])
+def test_kokoros_stream_says_something_of_any_vocabulary(vocab: dict[str, int], tmp_path: Path) -> None:
+    model, loaded = MODELS["kokoro"].load(), kokoro_graph.loaded()
+    path = tmp_path / "model.onnx"
+    path.write_bytes(kokoro_graph.exported())
+    speak = model.speaker({model.graphs[0]: path}, {**loaded.config, "vocab": vocab}, loaded.voices, 1)
+    assert len(next(speak())) > 0
+
+
 @every_model
 def test_a_text_that_a_foreign_vocabulary_cannot_say_is_refused(name: str) -> None:
     with pytest.raises(BadInput, match=r"^sentence 1, 'Hello there\.': it holds nothing"):

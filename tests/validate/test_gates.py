@@ -57,6 +57,14 @@ def test_a_time_taken_on_a_busy_machine_may_pass_but_not_fail() -> None:
     assert judge(TIMED, {"size_mb": 1.0}, {}, ["rtf_warm_p50"])["verdict"] == FAIL  # was not measured at all
 
 
+@pytest.mark.parametrize("value", [0.1, 0.3])
+def test_growth_on_a_busy_machine_says_nothing_either_way(value: float) -> None:
+    """Early calls that others slowed hide that later ones take longer."""
+    gates = [parse_gate("call_growth_ratio", "<= 0.2")]
+    assert judge(gates, {"call_growth_ratio": value}, {}, ["call_growth_ratio"])["verdict"] == INCONCLUSIVE
+    assert judge(gates, {"call_growth_ratio": value})["verdict"] == (PASS if value <= 0.2 else FAIL)
+
+
 def test_a_failure_outweighs_what_is_inconclusive() -> None:
     verdict = judge(TIMED, {"rtf_warm_p50": 0.6, "size_mb": 101.0}, {}, ["rtf_warm_p50"])
     assert [row["outcome"] for row in verdict["gates"]] == [INCONCLUSIVE, FAIL]

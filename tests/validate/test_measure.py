@@ -173,6 +173,48 @@ def test_a_model_without_audio_has_no_samples(subjects: Subjects, tmp_path: Path
     assert {"reference", "parity of fp32", "parity of int8", "layers of int8"} <= set(said)
 
 
+def test_a_variant_that_does_not_load_fails_with_the_reason_and_fp32_is_judged(
+    subjects: Subjects, tmp_path: Path
+) -> None:
+    whole = subjects("t3")
+    broken = {}
+    for graph, path in whole.files["int8"].items():
+        for part in stored(path):
+            shutil.copyfile(part, tmp_path / part.name)
+        broken[graph] = tmp_path / path.name
+    last = list(broken.values())[-1]
+    proto = onnx.load(last, load_external_data=False)
+    proto.graph.node[-1].op_type = "Warp"
+    onnx.save(proto, last)
+    gates = {"all": {"parity_logits_kl": "<= 3"}}
+    files = {"fp32": whole.files["fp32"], "int8": broken}
+    subject = replace(whole, files=files, profile=profile(t3=gates), sentences=SENTENCES[:1])
+    said: list[str] = []
+    content = strict(validate(subject, said.append))
+    assert content["verdict"] == "fail"
+    int8 = content["variants"]["int8"]
+    assert int8["verdict"] == "fail"
+    assert "Warp" in int8["error"]
+    assert "\n" not in int8["error"]
+    assert [row["value"] for row in int8["gates"]] == [None]
+    assert int8["files"] != {}
+    assert f"int8 does not run: {int8['error']}" in said
+    assert content["variants"]["fp32"]["verdict"] == "pass"
+    assert "error" not in content["variants"]["fp32"]
+
+
+def test_an_fp32_that_does_not_load_ends_the_validation(subjects: Subjects, tmp_path: Path) -> None:
+    """There is nothing to measure others by."""
+    whole = subjects("kokoro")
+    ((graph, path),) = whole.files["fp32"].items()
+    proto = onnx.load(path)
+    proto.graph.node[-1].op_type = "Warp"
+    onnx.save(proto, tmp_path / path.name)
+    subject = replace(whole, files={"fp32": {graph: tmp_path / path.name}}, profile=profile())
+    with pytest.raises(Exception, match="Warp"):
+        validate(subject, lambda _: None)
+
+
 def test_a_model_with_audio_has_what_everyone_said(subjects: Subjects, tmp_path: Path) -> None:
     """fp32 alone, of a user's sentences: the samples of more are no different."""
     whole = subjects("speecht5")

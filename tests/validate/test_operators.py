@@ -30,7 +30,7 @@ from jtts_export.quantize.schemes import (
     StoredInt,
     label,
 )
-from jtts_export.validate.operators import Table, missing, missing_of, table_of
+from jtts_export.validate.operators import Table, is_known, missing, missing_of, table_of
 
 REPOSITORY = Path(__file__).parents[2]
 CLIENTS, SCRIPTS = REPOSITORY / "tests/clients/node", REPOSITORY / "scripts"
@@ -161,6 +161,14 @@ def test_only_onnxruntime_web_has_a_table(tmp_path: Path) -> None:
     assert missing_of(load_profile("cpu"), [tmp_path / "model.onnx"]) == []
     assert missing_of(load_profile("apple"), [tmp_path / "model.onnx"]) == []
     assert missing_of(load_profile("web"), [tmp_path / "model.onnx"]) == ["model.onnx: Warp (y)"]
+
+
+def test_what_coreml_has_is_not_known(tmp_path: Path) -> None:
+    """A gate of it fails as one that was not measured."""
+    path = tmp_path / "coreml.toml"
+    path.write_text('extends = "parity"\nname = "coreml"\ndescription = ""\nruntime = "coreml"\nprovider = "ALL"\n')
+    assert not is_known(load_profile(str(path)))
+    assert all(is_known(load_profile(name)) for name in ("cpu", "web", "apple"))
 
 
 FORMS = [BlockMatMul(block=block, bits=bits) for bits in (4, 8) for block in (32, 64, 128)]

@@ -289,6 +289,19 @@ def test_a_nudge_of_the_inputs_comes_out_as_the_gain_of_a_stage() -> None:
     assert related["parity_far_input_snr_db"] == pytest.approx(50 - 10 * math.log10(82), abs=0.5)
 
 
+def test_a_tap_that_a_checkpoint_makes_nothing_of_fails_no_gate() -> None:
+    """As the alignment of a T3 without heads for it; what a variant makes of it all the same is wrong."""
+
+    class Nothing:
+        def taps(self, inputs: Arrays, wanted: Sequence[str], forced: Arrays | None = None) -> dict[str, np.ndarray]:
+            return dict.fromkeys(wanted, np.zeros(0))
+
+    spread = Spread(measure_nudged(Parity((Stage("heads", "y"),), {}, (), 1), Nothing(), LOUD))
+    for made, snr in ((np.zeros(0), math.inf), (np.ones(3), -math.inf)):
+        related = spread.relate({"parity_heads_snr_db": snr_db(made, np.zeros(0))})
+        assert related["parity_heads_input_snr_db"] == snr
+
+
 def test_what_is_forced_alike_is_asked_for_at_once() -> None:
     """A synthesis of a reference takes seconds: stages that are forced as the whole audio is come with it."""
     parity = dataclasses.replace(

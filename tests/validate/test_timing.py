@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 from subjects import profile
 
@@ -14,6 +16,7 @@ from jtts_export.profiles.metrics import is_timed, metrics_of
 from jtts_export.validate import timing
 from jtts_export.validate.gates import FAIL, INCONCLUSIVE, PASS, Interval, finite
 from jtts_export.validate.machine import Machine
+from jtts_export.validate.speed import Timings
 from jtts_export.validate.subject import Findings, Subject
 
 METRIC, LIMIT = "rtf_warm_p50", 0.5
@@ -147,6 +150,40 @@ def test_a_metric_that_has_no_gate_is_not_waited_for(
     monkeypatch.setattr(timing, "Machine", type("Busy", (Machine,), {"is_disturbed": True}))
     timing._settle(subjects("t3"), findings, lambda _: {"fp32": next(batches).findings()})
     assert findings["fp32"].disturbed == {METRIC}
+
+
+def test_rounds_beside_others_count_only_where_there_are_no_others() -> None:
+    def batch(seconds: float) -> Timings:
+        return Timings({"a": np.full((2, 1), seconds)}, np.ones(1), np.ones(2))
+
+    def seconds(*batches: tuple[float, bool]) -> list[float]:
+        return timing.pooled([(batch(s), busy) for s, busy in batches]).seconds["a"].ravel().tolist()
+
+    assert seconds((9, True), (1, False)) == [1, 1]
+    assert seconds((1, False), (9, True), (2, False)) == [1, 1, 2, 2]
+    assert seconds((9, True), (8, True)) == [9, 9, 8, 8]
+
+
+def test_a_variant_whose_process_dies_is_told_and_fails_and_others_are_timed(
+    subjects: Callable[[str], Subject], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = subjects("t3")
+    findings = {variant: Findings() for variant in subject.files}
+    process = timing._process
+
+    def dying(of: Subject, variant: str, fed: Path) -> Findings:
+        if variant == "int8":
+            raise RuntimeError("model.onnx does not run\nin a process of its own")
+        return process(of, variant, fed)
+
+    monkeypatch.setattr(timing, "_process", dying)
+    said: list[str] = []
+    timing.measure(subject, findings, said.append)
+    assert findings["int8"].error == "RuntimeError: model.onnx does not run in a process of its own"
+    assert f"int8 does not run: {findings['int8'].error}" in said
+    assert findings["int8"].judged([])["verdict"] == FAIL
+    assert findings["int8"].metrics == {}
+    assert findings["fp32"].metrics["speedup_vs_fp32"] == 1
 
 
 # --- all of it, of tiny models ---------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ def stoi(measured: np.ndarray, reference: np.ndarray, sample_rate_hz: int) -> fl
         x, y = (resample_oct(a, _STOI_HZ, sample_rate_hz) for a in (x, y))
     frames = np.lib.stride_tricks.sliding_window_view(x, _STOI_WINDOW)[::_STOI_HOP]
     level = np.linalg.norm(frames * np.hanning(_STOI_WINDOW + 2)[1:-1], axis=1)
-    active = int((level * _STOI_RANGE > level.max()).sum())
+    active = max(1, int((level * _STOI_RANGE > level.max()).sum()))  # none, where all sound lies behind the frames
     if active < _STOI_FRAMES + 2:
         times = math.ceil((_STOI_FRAMES + 2) / active) + 1
         x, y = np.tile(x, times), np.tile(y, times)

@@ -118,6 +118,5 @@ _REDUCE: Mapping[str, Callable[[Sequence[float]], float]] = {
     "audio_silence_change_ratio": max,
     "audio_length_error_ratio": max,
     "audio_stutter_score": max,
-    "audio_join_score": max,
     "audio_not_finite": sum,
 }

@@ -19,8 +19,8 @@ def finite(*signals: np.ndarray) -> bool:
 
 
 def snr_db(measured: np.ndarray, reference: np.ndarray) -> float:
-    """Power of the reference over power of the difference, in dB. inf where equal, -inf where not finite."""
-    if measured.shape != reference.shape or not finite(measured):
+    """Power of the reference over power of the difference, in dB. inf where equal, -inf where one is not finite."""
+    if measured.shape != reference.shape or not finite(measured, reference):
         return float("-inf")
     exact = reference.astype(np.float64)
     noise = float(((measured.astype(np.float64) - exact) ** 2).sum())
@@ -45,7 +45,7 @@ def log_mel(audio: np.ndarray, sample_rate_hz: int, n_fft: int = N_FFT, mels: in
 
 def log_mel_l1(measured: np.ndarray, reference: np.ndarray, sample_rate_hz: int) -> float:
     """Mean absolute difference of log-mels, in nepers; inf where lengths differ or samples are not finite."""
-    if measured.shape != reference.shape or not finite(measured):
+    if measured.shape != reference.shape or not finite(measured, reference):
         return float("inf")
     return float(np.abs(log_mel(measured, sample_rate_hz) - log_mel(reference, sample_rate_hz)).mean())
 

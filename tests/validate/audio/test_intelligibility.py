@@ -76,3 +76,9 @@ def test_pesq_is_measured_where_it_is_installed(speech: Speech, with_noise: Spee
     assert scores == sorted(scores, reverse=True)
     assert pesq(0 * x, x, RATE_HZ) == pesq(np.full_like(x, np.inf), x, RATE_HZ) == 1.04
     assert pesq(x, 0 * x, RATE_HZ) is pesq(x[:100], x[:100], RATE_HZ) is None
+
+
+def test_a_click_behind_the_last_whole_frame_can_be_judged() -> None:
+    x = np.zeros(1600, np.float32)
+    x[-1] = 1
+    assert 0 <= stoi(0.5 * x, x, 16_000) <= 1
