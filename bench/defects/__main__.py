@@ -1,6 +1,6 @@
 """Plant defects in good artifacts and write docs/defects.md, or count false alarms.
 
-    python -m bench.defects [--model kokoro ...] [--seed 0] [--out docs/defects.md]
+    python -m bench.defects [--model kokoro ...] [--seed 0] [--untimed] [--once] [--out docs/defects.md]
     python -m bench.defects --false-alarms 30 [--busy] [--small]
 
 Artifacts to plant defects in are built by the pipeline, with its default cache, for the profile `cpu`: full size,
@@ -15,6 +15,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -34,7 +35,7 @@ from jtts_export.validate.subject import Subject
 from . import alarms, report, small
 from .catalogue import defects
 from .defect import Files
-from .make import made
+from .make import judged, made
 from .trial import Good, attempt, joins, measured
 
 VARIANTS = ("int8",)
@@ -49,8 +50,12 @@ def main() -> None:
     parser.add_argument("--checkpoint", help="in place of random:SEED, of one model")
     parser.add_argument("--other", help="the other checkpoint, in place of random:SEED+1")
     parser.add_argument("--profile", default="cpu")
-    parser.add_argument("--only", default="", help="defects whose name has this in it; the report stays as it is")
+    parser.add_argument("--once", action="store_true", help="of defects alike in both variants, those of int8 alone")
+    parser.add_argument(
+        "--only", nargs="*", default=[""], help="defects with one of these in their name; other rows stay"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "docs/defects.md")
+    parser.add_argument("--untimed", action="store_true", help="make artifacts without measuring times or packaging")
     parser.add_argument("--false-alarms", type=int, metavar="N", help="validate good artifacts N times")
     parser.add_argument("--busy", action="store_true", help="beside a process on every core that never rests")
     parser.add_argument("--small", action="store_true", help="rebuild the tests' small checkpoints, seed by seed")
@@ -64,16 +69,19 @@ def main() -> None:
             say(f"== {name}")
             checkpoint = options.checkpoint or f"random:{options.seed}"
             other = options.other or f"random:{options.seed + 1}"
-            good = built(name, checkpoint, other, profile, Path(folder) / name)
+            make_good = untimed if options.untimed else built
+            good = make_good(name, checkpoint, other, profile, Path(folder) / name)
             trials = []
-            for defect in defects(name, good.release):
-                if options.only in defect.name:
+            for defect in defects(name, good.release, options.once):
+                if any(part in defect.name for part in options.only):
                     start = time.perf_counter()
                     trials.append(attempt(good, defect))
                     say(f"{time.perf_counter() - start:6.1f} s {report.progress(trials[-1])}")
             say(f"{sum(trial.is_caught for trial in trials)} of {len(trials)} caught")
-            if not options.only:
-                report.write(options.out, name, report.of_model(good, _shown(checkpoint), trials))
+            lines = report.of_model(good, _shown(checkpoint), trials)
+            report.write(
+                options.out, name, report.replanted(options.out, name, lines) if any(options.only) else lines
+            )
 
 
 def _count(options: argparse.Namespace, profile: Profile) -> None:
@@ -96,6 +104,13 @@ def _made(name: str, seed: int, profile: Profile, is_small: bool, folder: Path) 
     if is_small:
         return small.subject(name, seed, folder, timed=True)
     return made(name, f"random:{seed}", VARIANTS, profile, folder, lambda _: None)
+
+
+def untimed(name: str, checkpoint: str, other: str, profile: Profile, folder: Path) -> Good:
+    """An artifact and what it was measured to be, but for times; no release."""
+    subject = made(name, checkpoint, VARIANTS, profile, folder, say)
+    brief = replace(subject, model=small.with_utterances(subject.model, UTTERANCES.get(name)))
+    return judged(brief, lambda: made(name, other, VARIANTS, profile, folder / "other", say))
 
 
 def built(name: str, checkpoint: str, other: str, profile: Profile, folder: Path) -> Good:

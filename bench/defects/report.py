@@ -25,6 +25,7 @@ release. Of several gates the table names the one whose value lies farthest beyo
 within it the good artifact's lies; *and n* more did not pass either.
 """
 SECTION = re.compile(r"<!-- ([\w-]+) -->\n(.*?)(?=<!-- |\Z)", re.DOTALL)
+COUNT = re.compile(r"\*\*\d+ of \d+ caught\.\*\*")
 ALARMS = "false-alarms", "false-alarms-busy", "false-alarms-small", "false-alarms-small-busy"
 ORDER = "kokoro", "speecht5", "t3", *ALARMS
 COLUMNS = "defect", "variant", "what", "caught by", "value", "good", "limit", "caught"
@@ -56,6 +57,27 @@ def of_model(good: Good, checkpoint: str, trials: Sequence[Trial]) -> list[str]:
         lines += ["", "What no gate caught, and the metrics that it moved most:", ""]
         lines += [f"- {t.defect.name} ({t.defect.variant}): {_moved(good, t)}" for t in missed]
     return lines
+
+
+def replanted(path: Path, section: str, lines: Sequence[str]) -> list[str]:
+    """The section as it is in a report, but for the rows that of_model() made of some of its defects. Raises
+    LookupError where it has none of such a defect."""
+    found = dict(SECTION.findall(path.read_text(encoding="utf-8")))[section].splitlines()
+    rows = {_named(line): line for line in lines if _named(line)}
+    if missing := rows.keys() - set(map(_named, found)):
+        raise LookupError(f"{path} has no row of {missing}")
+    kept = [rows.get(_named(line), line) for line in found if not line.startswith("Measured ")]
+    all_rows = [line for line in kept if _named(line)][2:]  # behind the header and the line below it
+    caught = sum(line.endswith("| yes |") for line in all_rows)
+    counted = [COUNT.sub(f"**{caught} of {len(all_rows)} caught.**", line) for line in kept]
+    end = counted.index(all_rows[-1]) + 1 if caught == len(all_rows) else len(counted)
+    return counted[:end]
+
+
+def _named(line: str) -> tuple[str, ...]:
+    """Defect, variant and what it is, of a row of the table; of any other line nothing."""
+    cells = [cell.strip() for cell in line.split(" | ")]
+    return tuple(cells[:3]) if line.startswith("| ") and len(cells) == len(COLUMNS) else ()
 
 
 def of_alarms(models: Sequence[str], small: bool, busy: bool, verdicts: Sequence[str]) -> list[str]:

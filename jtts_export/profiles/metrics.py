@@ -206,6 +206,9 @@ TABLE = {
     "layer_gain_error": Metric(
         "largest deviation from 1 of a layer's output regressed on fp32's, given fp32's inputs", always=False
     ),
+    "layer_outputs_snr_db": Metric(
+        "least SNR of a graph's output against fp32's, given fp32's output of every layer", always=False
+    ),
     "layer_weight_steps": Metric("largest distance of a weight from fp32's, in steps of its rounding", always=False),
     "layer_weight_gain_error": Metric(
         "largest deviation from 1 of a layer's weights regressed on fp32's", always=False
@@ -218,9 +221,7 @@ TABLE = {
     "derived_equal_ratio": Metric("share of the graphs derived for clients that are what their own give", _SPEECHT5),
     "client_files_equal_ratio": Metric("share of the files beside the graphs that are what this checkpoint gives"),
     "metadata_equal_ratio": Metric("share of the graphs' metadata entries that are what this checkpoint gives"),
-    "operators_missing": Metric(
-        "operators of the graphs that the profile's runtime does not have; not known of coreml", always=False
-    ),
+    "operators_missing": Metric("operators of the graphs that the profile's runtime lacks; not known of coreml"),
 }
 
 

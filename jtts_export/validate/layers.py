@@ -3,13 +3,14 @@
 A layer is a node that carries a weight. Quantization keeps the names of tensors, so that a layer's output is known by
 its name in fp32. Both graphs run as the runtime has them, optimized; then the variant once more, cut at every layer:
 what follows a layer is given fp32's output of it, and so each output shows what its layer, and what lies between it
-and those before, adds by itself.
+and those before, adds by itself. Outputs of the graph that no layer makes are listed too: behind the last layers
+nothing is quantized, and so nothing should be added.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,13 +31,14 @@ if TYPE_CHECKING:
     from jtts_export.exporters.model import Model
 
 ENOUGH = 16  # samples of a channel that say something of it
+OUTPUT = "output"  # in the place of a scheme: of what lies behind the last layers
 
 
 @dataclass(frozen=True)
 class LayerError:
-    """One layer of a variant.
+    """One layer of a variant, or an output of its graph.
 
-    layer: name of its weight, and of the node where several share one. scheme: how the variant holds it.
+    layer: name of its weight, and of the node where several share one. scheme: how the variant holds it, or OUTPUT.
     isolated_snr_db: of its output, given fp32's; cumulative_snr_db: in the variant's own run, from the taps on that
     parity forces. channel_snr_db: the worst channel's, isolated, where a channel that is weaker than their mean power
     is judged as if it were that strong; of fewer samples than ENOUGH, the layer's. gain_error: how far the layer's
@@ -85,7 +87,9 @@ def layer_errors(
 
 def layer_metrics(errors: Sequence[LayerError]) -> dict[str, float]:
     """The worst layer of each kind, by the names that gates use."""
+    behind = [e.isolated_snr_db for e in errors if e.scheme == OUTPUT]
     return {
+        **({"layer_outputs_snr_db": min(behind)} if behind else {}),
         "layer_worst_snr_db": min(e.isolated_snr_db for e in errors),
         "layer_channel_snr_db": min(e.channel_snr_db for e in errors),
         "layer_gain_error": max(e.gain_error for e in errors),
@@ -106,13 +110,15 @@ def _graph_errors(
     layers = _layers(exact_graph, graph)
     tensors = [layer.tensor for layer in layers]
     forced = sorted(_made(exact_graph).keys() & _made(graph).keys() & set(taps))
-    exact = run_cut(exact_graph, exact_path, [*tensors, *forced], {}, feed, threads)
+    outputs = _outputs(exact_graph, graph, {*tensors, *forced})
+    exact = run_cut(exact_graph, exact_path, [*tensors, *forced, *outputs], {}, feed, threads)
     given = {tap: exact[tap] for tap in forced}
-    built_up = {}
-    for layer, value in zip(layers, run_cut(graph, path, tensors, given, feed, threads).values(), strict=True):
-        built_up[layer.tensor] = snr_db(_real(value, layer.units), exact[layer.tensor])
+    units = {layer.tensor: layer.units for layer in layers}
+    free = run_cut(graph, path, [*tensors, *outputs], given, feed, threads)
+    built_up = {name: snr_db(_real(value, units.get(name)), exact[name]) for name, value in free.items()}
+    del free
     given |= {layer.tensor: _scaled(exact[layer.tensor], layer.units) for layer in layers}
-    alone = run_cut(graph, path, tensors, given, feed, threads)
+    alone = run_cut(graph, path, [*tensors, *outputs], given, feed, threads)
     nodes = {layer.tensor: layer.node for layer in layers}
     errors = []
     for layer in layers:
@@ -134,7 +140,29 @@ def _graph_errors(
         del holding
         made = layer.output.producer()
         release(layer.node, *([made] if made else []))
+    for output in outputs:
+        measured, wanted = alone[output], exact[output]
+        errors.append(
+            LayerError(
+                graph=name,
+                layer=output,
+                scheme=OUTPUT,
+                isolated_snr_db=snr_db(measured, wanted),
+                cumulative_snr_db=built_up[output],
+                **_channels(measured.reshape(1, -1), wanted.reshape(1, -1)),
+                weight_steps=0.0,
+                weight_gain_error=0.0,
+            )
+        )
     return errors
+
+
+def _outputs(exact: ir.Model, variant: ir.Model, others: Set[str]) -> list[str]:
+    """Outputs that both graphs have as float32, but for those among `others`."""
+    floats = [
+        {v.name or "" for v in model.graph.outputs if v.dtype == ir.DataType.FLOAT} for model in (exact, variant)
+    ]
+    return sorted(floats[0] & floats[1] - others)
 
 
 def _layers(exact: ir.Model, variant: ir.Model) -> list[_Layer]:

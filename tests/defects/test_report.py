@@ -40,6 +40,24 @@ def test_the_report_names_the_gate_and_both_values(goods: Callable[[str], Good],
     assert text.count("Measured ") == 2
 
 
+def test_rows_of_defects_that_are_planted_again_replace_theirs(goods: Callable[[str], Good], tmp_path: Path) -> None:
+    good, path = goods("t3"), tmp_path / "defects.md"
+    names = ("sign of one weight, conditioning", "token's embedding")
+    first, second = (next(d for d in DEFECTS["t3"] if d.name == name and d.variant == "fp32") for name in names)
+    caught, missed = attempt(good, first), Trial(second, metrics=dict(good.metrics["fp32"]))
+    report.write(path, "t3", report.of_model(good, "random:0", [caught, missed]))
+    again = report.of_model(good, "random:0", [attempt(good, second)])
+    lines = report.replanted(path, "t3", again)
+    assert "**2 of 2 caught.** Without a defect all gates pass." in lines
+    rows = [line for line in report.of_model(good, "random:0", [caught]) if line.startswith(f"| {first.name} ")]
+    rows += [line for line in again if line.startswith(f"| {second.name} ")]
+    assert lines[-2:] == rows
+    assert "What no gate caught" not in "\n".join(lines)
+    report.write(path, "t3", report.of_model(good, "random:0", [caught]))
+    with pytest.raises(LookupError, match="token's embedding"):
+        report.replanted(path, "t3", again)
+
+
 def test_verdicts_are_counted() -> None:
     lines = report.of_alarms(["kokoro"], False, True, ["pass", "inconclusive", "pass"])
     assert "| pass | 2 |" in lines

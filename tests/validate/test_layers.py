@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +18,8 @@ import speecht5_command
 import t3_files
 from graphs import graph, normal, ops_at_run_time
 
+from bench.defects import signals
+from bench.defects.graph_file import damaging
 from jtts_export.errors import OutsideError
 from jtts_export.exporters import kokoro, speecht5, t3
 from jtts_export.exporters.model import Loaded, Model
@@ -34,7 +37,7 @@ from jtts_export.runtime.session import session
 from jtts_export.surgery import set_constant
 from jtts_export.validate.audio import snr_db
 from jtts_export.validate.layer_weights import exact_weights, held, units_of
-from jtts_export.validate.layers import LayerError, layer_errors, layer_metrics, rows, run_cut
+from jtts_export.validate.layers import OUTPUT, LayerError, layer_errors, layer_metrics, rows, run_cut
 from jtts_export.validate.runner import Case
 from jtts_export.validate.spread import Spread
 
@@ -126,7 +129,7 @@ def test_fp32_differs_from_itself_by_nothing_but_rounding(name: str, releases: C
     """Cut, its graph is fused otherwise, and so rounds otherwise: 24 bits of mantissa leave some 140 dB."""
     errors = releases(name).errors("fp32")
     assert all(e.cumulative_snr_db == float("inf") for e in errors)
-    assert {(e.scheme, e.weight_steps, e.weight_gain_error) for e in errors} == {("float32", 0, 0)}
+    assert {(e.scheme, e.weight_steps, e.weight_gain_error) for e in errors} == {("float32", 0, 0), (OUTPUT, 0, 0)}
     metrics = layer_metrics(errors)
     assert metrics["layer_worst_snr_db"] > 120
     assert metrics["layer_channel_snr_db"] > 120
@@ -295,10 +298,10 @@ def test_a_defect_is_found_in_its_layer(
         assert found.weight_gain_error == pytest.approx(0.03, abs=0.005)
         assert max(e.weight_gain_error for e in others) < 0.01
     # What another layer adds has not changed: it was given fp32's output of the one that is wrong. (Between two
-    # convolutions, in steps that are recovered from the weights that are left.)
+    # convolutions or at a table, in steps that are recovered from the weights that are left, or are the table's.)
     for other in others:
         if other.graph == graph_name:
-            assert other.isolated_snr_db == pytest.approx(good(name)[other.layer].isolated_snr_db, abs=0.1), other
+            assert other.isolated_snr_db == pytest.approx(good(name)[other.layer].isolated_snr_db, abs=0.5), other
 
 
 def test_a_channel_that_is_gone_or_another_s_is_heard_as_well(
@@ -326,6 +329,26 @@ def test_a_bias_that_is_gone_is_heard(
     (after,) = (e for e in releases("kokoro").errors(files) if e.layer == _SNAKED)
     assert good("kokoro")[_SNAKED].channel_snr_db > 15
     assert after.channel_snr_db < 5
+
+
+@pytest.mark.parametrize(("name", "graph"), [("kokoro", _KOKORO), ("speecht5", _VOCODER)])
+def test_noise_behind_the_last_layer_is_no_layers_and_is_found(
+    name: str,
+    graph: str,
+    releases: Callable[[str], Release],
+    good: Callable[[str], dict[str, LayerError]],
+    tmp_path: Path,
+) -> None:
+    """-60 dB: far below what int8 adds by itself, so that the audio does not tell."""
+    files = releases(name).files("int8")
+    copy = Path(shutil.copyfile(files[graph], tmp_path / "model.onnx"))
+    with damaging(copy) as damaged:
+        signals.behind(damaged, signals.noise(1e-3))
+    errors = releases(name).errors({**files, graph: copy})
+    before, after = layer_metrics(list(good(name).values())), layer_metrics(errors)
+    assert before.pop("layer_outputs_snr_db") > 100
+    assert after.pop("layer_outputs_snr_db") < 60
+    assert after == pytest.approx(before, rel=1e-3)
 
 
 def test_what_follows_a_defect_has_built_up_and_not_added(
