@@ -16,13 +16,14 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from .errors import GateFailed, OutsideError
+from .errors import BadInput, GateFailed, OutsideError
 from .models.source import sha256_file
 from .store import clean_dead, files_under, writing
 from .validate.gates import FAIL, INCONCLUSIVE, PASS
@@ -102,10 +103,10 @@ def write(out: Path, parts: Mapping[str, Path], texts: Mapping[str, str], manife
                 shutil.copyfile(source, work / name)
             for name, text in texts.items():
                 (work / name).write_text(text, encoding="utf-8")
-            _check_measured(work)
+            made = {path.relative_to(work).as_posix(): path for path in files_under(work)}
+            _check_measured(work, made)
             entries = {
-                path.relative_to(work).as_posix(): {"sha256": sha256_file(path), "size": path.stat().st_size}
-                for path in files_under(work)
+                name: {"sha256": sha256_file(path), "size": path.stat().st_size} for name, path in made.items()
             }
             (work / MANIFEST).write_text(sealed({**manifest, "files": entries}), encoding="utf-8")
             _replace(work, target)
@@ -142,8 +143,9 @@ def _aside(target: Path) -> Path:
 def read(release: Path) -> tuple[Manifest, dict[str, Any]]:
     """manifest.json and validation.json. Raises OutsideError where this is no release, or one of another form;
     GateFailed where manifest.json is not what was written."""
-    if not (release / MANIFEST).is_file():
-        raise OutsideError(f"{release} is not a release: it has no {MANIFEST}")
+    with _reading(release):
+        if not (release / MANIFEST).is_file():
+            raise OutsideError(f"{release} is not a release: it has no {MANIFEST}")
     name = MANIFEST
     try:
         text = (release / MANIFEST).read_bytes()
@@ -170,6 +172,22 @@ def verify(release: Path) -> tuple[Manifest, dict[str, Any]]:
     Folders and files whose name begins with a dot are somebody's bookkeeping (.git, .cache), and no part of it.
     """
     manifest, validation = read(release)
+    with _reading(release):
+        _check_listed(release, manifest)
+        _check_measured(release, manifest.files)
+    return manifest, validation
+
+
+@contextmanager
+def _reading(release: Path) -> Iterator[None]:
+    """Turn what the file system refuses, as a name too long, into one line that names the path."""
+    try:
+        yield
+    except OSError as error:
+        raise OutsideError(f"cannot read {error.filename or release}: {error.strerror}") from error
+
+
+def _check_listed(release: Path, manifest: Manifest) -> None:
     paths = (path.relative_to(release) for path in files_under(release))
     there = {path.as_posix() for path in paths if not path.parts[0].startswith(".")} - {MANIFEST}
     for name, entry in manifest.files.items():
@@ -177,10 +195,20 @@ def verify(release: Path) -> tuple[Manifest, dict[str, Any]]:
         if name not in there or path.stat().st_size != entry.size or sha256_file(path) != entry.sha256:
             state = "missing" if name not in there else "not the file that was validated"
             raise GateFailed(f"{release}: {name} is {state}")
-    if extra := sorted(there - set(manifest.files)):
-        raise GateFailed(f"{release}: {extra[0]} is not in {MANIFEST}")
-    _check_measured(release)
-    return manifest, validation
+    extra = (name for name in sorted(there - set(manifest.files)) if not _has_a_dotted_part(name))
+    if name := next(extra, ""):
+        raise GateFailed(f"{release}: {name} is not in {MANIFEST}")
+
+
+def _has_a_dotted_part(name: str) -> bool:
+    return any(part.startswith(".") for part in PurePosixPath(name).parts)
+
+
+def outside(path: Path, release: Path) -> None:
+    """Raises BadInput where something is to be written into a release, which no longer would be what was measured."""
+    real, folder = (Path(os.path.realpath(given)) for given in (path, release))  # resolve() raises in a loop of links
+    if real.is_relative_to(folder):
+        raise BadInput(f"{path} lies inside the release {release}")
 
 
 def is_current(release: Path, validation: str) -> bool:
@@ -192,15 +220,15 @@ def is_current(release: Path, validation: str) -> bool:
         return False
 
 
-def _check_measured(folder: Path) -> None:
+def _check_measured(folder: Path, names: Collection[str]) -> None:
+    """Raises GateFailed where the graphs among the files of a release are not those that were measured."""
     validation = json.loads((folder / VALIDATION).read_text(encoding="utf-8"))
-    there = {path.relative_to(folder).as_posix() for path in files_under(folder)}
     for variant in validation["variants"].values():
         for name, sha256 in variant["files"].items():
-            if name not in there or sha256_file(folder / name) != sha256:
+            if name not in names or sha256_file(folder / name) != sha256:
                 raise GateFailed(f"{name} is not the file that was measured; build again with --force")
-    loose = there.difference(*(variant["files"] for variant in validation["variants"].values()))
-    if unmeasured := sorted(n for n in loose if n.endswith((".onnx", ".onnx_data")) and not n.startswith(".")):
+    loose = set(names).difference(*(variant["files"] for variant in validation["variants"].values()))
+    if unmeasured := sorted(n for n in loose if n.endswith((".onnx", ".onnx_data"))):
         raise GateFailed(f"{unmeasured[0]} was never measured")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,11 @@ def gate_rows(validation: Mapping[str, Any]) -> list[list[str]]:
     return [row for _, row in sorted(rows, key=lambda r: r[0])]
 
 
+def error_lines(validation: Mapping[str, Any]) -> list[str]:
+    """Variants that do not run, and why."""
+    return [f"{name} does not run: {v['error']}" for name, v in validation["variants"].items() if v.get("error")]
+
+
 def layers(validation: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Header and rows: every variant's layers, the one that adds most error first."""
     header = ["layer", "variant", "scheme", "isolated dB", "cumulative dB", "worst channel dB", "gain error"]
@@ -73,10 +79,16 @@ def layers(validation: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
+def scheme_lines(variant: str, made: Mapping[str, Any]) -> list[str]:
+    """How many weights each scheme holds, the most frequent first; nothing of a variant that has none."""
+    counts = Counter(made.get("schemes", {}).values()).most_common()
+    return [f"{variant}: " + ", ".join(f"{count} {scheme}" for scheme, count in counts)] if counts else []
+
+
 def ladder_lines(variant: str, made: Mapping[str, Any]) -> list[str]:
     """What the ladder promoted, and why."""
     return [
-        f"{variant}: {step['gate']} was {step['measured']:.3g}: promoted "
+        f"{variant}: {step['gate']} was {number(step['measured'], '{:.3g}')}: promoted "
         + ", ".join(f"{w} to {s} ({step['error_share'][w]:.0%} of the error)" for w, s in step["promoted"].items())
         for step in made.get("ladder", {}).get("steps", [])
     ]
@@ -98,8 +110,11 @@ def _outcome(gate: Mapping[str, Any]) -> str:
 
 
 def _public(source: str) -> str:
-    """A checkpoint's source without the folders of somebody's machine."""
-    return source if source.startswith(("hub:", "random:")) else Path(source).name
+    """A checkpoint's source without the folders of somebody's machine, as Markdown that shows any name as it is."""
+    from .report.facts import text
+    from .report.summary import escape
+
+    return escape(text(source if source.startswith(("hub:", "random:")) else Path(source).name))
 
 
 def render(validation: Mapping[str, Any], info: Info) -> str:
@@ -115,7 +130,7 @@ def render(validation: Mapping[str, Any], info: Info) -> str:
         "",
         f"# {info.title}, ONNX",
         "",
-        f"Made by jtts-export {validation['tool_version']} from `{_public(checkpoint['source'])}`"
+        f"Made by jtts-export {validation['tool_version']} from {_public(checkpoint['source'])}"
         + (f" at `{checkpoint['revision']}`" if checkpoint["revision"] else "")
         + f" (sha256 `{checkpoint['sha256'][:16]}`).",
         f"Verdict for profile `{validation['profile']['name']}`: **{validation['verdict']}**.",

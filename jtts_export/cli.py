@@ -25,11 +25,13 @@ _VARIANTS = {
     "fp16": "a variant with weights stored as fp16",
 }
 
-LINE, UNBROKEN = 140, 1000  # columns of a table that nobody sees on a terminal
+LINE, UNBROKEN = 140, 100_000  # columns of a table with prose that nobody sees on a terminal; more than any has
+PROSE = 30  # columns that prose gets at least
+INTERRUPTED = 130  # exit code after Ctrl-C, as of a shell's commands
 
 EPILOG = """\b
 Exit codes: 0 passed; 1 a bug (the traceback is in a log file); 2 usage;
-3 a gate failed; 4 the outside world (checkpoint, hub, file, disk)."""
+3 a gate failed; 4 the outside world (checkpoint, hub, file, disk); 130 Ctrl-C."""
 
 
 @click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
@@ -160,31 +162,39 @@ def _conclude(validation: dict[str, Any], release: Path, as_json: bool) -> None:
         if open_gates := [row for row in card.gate_rows(validation) if row[-1] != "pass"]:
             _table(["variant", "metric", "measured", "limit", ""], open_gates)
         _table(*card.table(validation))
+        for line in card.error_lines(validation):
+            click.echo(line)
         click.echo(f"{card.VERDICTS[verdict]}: {release}")
     if verdict != "pass":
         sys.exit(3)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table. Figures are never cut, however narrow the terminal; prose goes over several lines."""
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
-    prose = any(" " in row[-1] for row in rows)  # may go over several lines; figures never
+    prose = any(" " in row[-1] for row in rows)
     for i, title in enumerate(header):
         wraps = prose and i == len(header) - 1
-        table.add_column(title, justify="left" if i == 0 or wraps else "right", no_wrap=not wraps)
+        table.add_column(Text(title), justify="left" if i == 0 or wraps else "right", no_wrap=not wraps)
     for row in rows:
         table.add_row(*map(Text, row))  # a name in brackets is no markup
-    width = LINE if prose else UNBROKEN
-    Console(highlight=False, width=None if sys.stdout.isatty() else width).print(table)
+    console = Console(highlight=False, width=UNBROKEN, height=1)
+    if prose:
+        whole, last = console.measure(table).maximum, max(cell_len(row[-1]) for row in (header, *rows))
+        room = Console().width if sys.stdout.isatty() else LINE
+        table.columns[-1].max_width = max(PROSE, room - (whole - last))
+    console.print(table)
 
 
 RELEASE = click.argument("release", type=click.Path(path_type=Path))
 
 
-@cli.command()
+@cli.command(epilog="\b\nExample: jtts-export validate release/kokoro --profile cpu-streaming --report report")
 @RELEASE
 @click.option("--profile", help="Judge for another profile than the one it was built for.")
 @click.option("--checkpoint", help="Where the checkpoint lies now, if not where it was.")
@@ -229,7 +239,7 @@ def compare(a: Path, b: Path, report: Path | None, as_json: bool) -> None:
         _table(made.header, made.rows)
 
 
-@cli.command()
+@cli.command(epilog="\b\nExample: jtts-export inspect release/kokoro --layers")
 @RELEASE
 @click.option("--layers", is_flag=True, help="List each variant's layers by the error that they add.")
 @_as_json
@@ -247,8 +257,10 @@ def inspect(release: Path, layers: bool, as_json: bool) -> None:
     click.echo(f"{manifest.model} from {manifest.checkpoint['source']}, profile {manifest.profile['name']}")
     _table(*card.table(validation))
     _table(["variant", "metric", "measured", "limit", ""], card.gate_rows(validation))
+    for line in card.error_lines(validation):
+        click.echo(line)
     for variant, made in manifest.variants.items():
-        for line in card.ladder_lines(variant, made):
+        for line in (*card.scheme_lines(variant, made), *card.ladder_lines(variant, made)):
             click.echo(line)
     click.echo(f"verdict: {manifest.verdict}; {len(manifest.files)} files, checksums verified")
 
@@ -256,8 +268,19 @@ def inspect(release: Path, layers: bool, as_json: bool) -> None:
 @cli.command(epilog='\b\nExample: jtts-export say release/kokoro "Hello there." --voice af_heart -o hello.wav')
 @RELEASE
 @click.argument("text", required=False, default="")
-@click.option("--output", "-o", type=click.Path(path_type=Path), default=Path("speech.wav"), show_default=True)
-@click.option("--variant", type=click.Choice(VARIANT_SUFFIX), help="[default: int8, or else what there is]")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    default=Path("speech.wav"),
+    show_default=True,
+    help="Where the WAV file goes.",
+)
+@click.option(
+    "--variant",
+    type=click.Choice(VARIANT_SUFFIX),
+    help="Of those in the release.  [default: int8, or else what there is]",
+)
 @click.option(
     "--voice", help="A voice or speaker of the release, or a speaker's x-vector file.  [default: the first]"
 )
@@ -283,7 +306,11 @@ def say(release: Path, text: str, output: Path, variant: str | None, as_json: bo
 @RELEASE
 @click.argument("text")
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Also write them here, as int64 .npy.")
-@click.option("--variant", type=click.Choice(VARIANT_SUFFIX), help="[default: int8, or else what there is]")
+@click.option(
+    "--variant",
+    type=click.Choice(VARIANT_SUFFIX),
+    help="Of those in the release.  [default: int8, or else what there is]",
+)
 @click.option("--voice", help="A voice of the release, or a .pt or .safetensors file.  [default: the first]")
 @click.option("--language", help="Of a multilingual release, as fr.  [default: en]")
 @click.option("--exaggeration", type=float, help="Strength of emotion.  [default: the voice's]")
@@ -291,7 +318,9 @@ def say(release: Path, text: str, output: Path, variant: str | None, as_json: bo
 @click.option("--max-tokens", type=int, help="25 last a second.  [default: 1000]")
 @click.option("--temperature", type=float, help="0 takes the likeliest token.  [default: 0.8]")
 @click.option("--cfg-weight", type=float, help="Guidance by the text; 0 is faster.  [default: 0.5]")
-@click.option("--repetition-penalty", type=float, help="[default: 1.2; multilingual 2]")
+@click.option(
+    "--repetition-penalty", type=float, help="Against tokens already said; 1 is none.  [default: 1.2; multilingual 2]"
+)
 @click.option("--min-p", type=float, help="Least probability, over the highest.  [default: 0.05]")
 @click.option("--top-p", type=float, help="Probability that is chosen among.  [default: 1]")
 @click.option(
@@ -320,7 +349,7 @@ def tokens(release: Path, text: str, output: Path | None, variant: str | None, a
         )
 
 
-@cli.command()
+@cli.command(epilog="\b\nExample: jtts-export models --json")
 @_as_json
 def models(as_json: bool) -> None:
     """List the models that can be exported."""
@@ -333,13 +362,14 @@ def models(as_json: bool) -> None:
         )
 
 
-@cli.group(invoke_without_command=True)
+@cli.group(invoke_without_command=True, epilog="\b\nExample: jtts-export profiles --json")
 @_as_json
 @click.pass_context
 def profiles(context: click.Context, as_json: bool) -> None:
     """List the built-in profiles; `profiles show NAME` prints one with its gates."""
     from .profiles.schema import built_in, load_profile
 
+    context.obj = as_json  # may stand ahead of `show`
     if context.invoked_subcommand:
         return
     found = [load_profile(name) for name in built_in()]
@@ -349,15 +379,16 @@ def profiles(context: click.Context, as_json: bool) -> None:
         _table(["name", "description"], [[p.name, p.description] for p in found])
 
 
-@profiles.command()
+@profiles.command(epilog="\b\nExample: jtts-export profiles show cpu-streaming --json")
 @click.argument("name")
 @_as_json
-def show(name: str, as_json: bool) -> None:
+@click.pass_obj
+def show(ahead: bool, name: str, as_json: bool) -> None:
     """Print a profile's gates, and what each metric means."""
     from .profiles.schema import load_profile, rows
 
     profile = load_profile(name)
-    if as_json:
+    if as_json or ahead:
         click.echo(profile.model_dump_json(indent=2))
         return
     click.echo(f"{profile.name}: {profile.description}")
@@ -371,7 +402,15 @@ def show(name: str, as_json: bool) -> None:
 def main() -> None:
     """Entry point: errors a user can act on become one line and an exit code."""
     try:
-        cli()
+        sys.exit(cli(standalone_mode=False))  # in its own mode, click exits with 1 after Ctrl-C
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt) as stopped:
+        if isinstance(stopped.__cause__, EOFError):  # which click takes for Ctrl-D at a prompt; there is none here
+            sys.exit(_bug(stopped.__cause__))
+        click.echo("Aborted!", err=True)
+        sys.exit(INTERRUPTED)
     except JttsError as error:
         click.echo(f"jtts-export: {' '.join(str(error).split())}", err=True)
         sys.exit(error.exit_code)

@@ -17,12 +17,15 @@ SAMPLES = Path("report/samples")
 
 def compare_releases(a: Path, b: Path, folder: Path | None) -> Comparison:
     """What changed from `a` to `b`, whose checksums are verified first. folder: also write index.html, report.md and
-    junit.xml there. Raises BadInput for releases of different models."""
+    junit.xml there. Raises BadInput for releases of different models, and for a folder inside one of them."""
     from .report import compare
 
     (first, before), (second, after) = artifact.verify(a), artifact.verify(b)
     if first.model != second.model:
         raise BadInput(f"{a} is a release of {first.model}, {b} one of {second.model}")
+    if folder:
+        artifact.outside(folder, a)
+        artifact.outside(folder, b)
     made = compare(before, after, a / SAMPLES, b / SAMPLES, labels(a, b))
     if folder:
         with writing(folder):

@@ -32,6 +32,7 @@ def revalidate(
     """
     manifest, built = artifact.verify(release)
     if report:
+        artifact.outside(report, release)
         with writing(report):
             report.mkdir(parents=True, exist_ok=True)
     info = MODELS.get(manifest.model)

@@ -17,19 +17,24 @@ SMALLEST_FIRST = ("int8", "int8-fast", "int4", "fp16", "fp32")
 COMMANDS = {"synthesize": "say", "speech_tokens": "tokens"}  # by what they ask of a runtime
 
 
-def opened(release: Path, variant: str | None, method: str) -> tuple[Any, str, str]:
+def opened(release: Path, variant: str | None, method: str, output: Path | None) -> tuple[Any, str, str]:
     """The runtime on a variant of a release, int8 before others; which variant; which model. Checksums are verified.
 
-    Raises BadInput for a model that is unknown here, or has no such method in its runtime.
+    Raises BadInput for a model that is unknown here, or has no such method in its runtime; for a variant that the
+    release does not have; for an output inside the release.
     """
     manifest, _ = artifact.verify(release)
+    if output is not None:
+        artifact.outside(output, release)
     if manifest.model not in MODELS:
         raise BadInput(f"{release} is a release of {manifest.model}, which this version does not know")
-    chosen = variant or next(v for v in SMALLEST_FIRST if v in manifest.variants)
     runtime = engines.runtime(manifest.model)
     if not hasattr(runtime, method):
         command = next(command for made, command in COMMANDS.items() if hasattr(runtime, made))
         raise BadInput(f"{manifest.model} is for `jtts-export {command} {release} TEXT`")
+    chosen = variant or next(v for v in SMALLEST_FIRST if v in manifest.variants)
+    if chosen not in manifest.variants:
+        raise BadInput(f"{release} has no variant {chosen}; variants: {', '.join(manifest.variants)}")
     return runtime.open(release, chosen), chosen, manifest.model
 
 
@@ -41,7 +46,7 @@ def say_to_file(release: Path, text: str, output: Path, variant: str | None, **r
     import numpy as np
     from scipy.io import wavfile
 
-    speaker, chosen, model = opened(release, variant, "synthesize")
+    speaker, chosen, model = opened(release, variant, "synthesize", output)
     given = {name: value for name, value in request.items() if value is not None}
     if unknown := sorted(set(given) - set(signature(speaker.synthesize).parameters)):
         raise BadInput(f"{model} takes no --{unknown[0]}")

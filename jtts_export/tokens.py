@@ -24,7 +24,7 @@ def make_tokens(
 
     if output is not None and output.suffix != ".npy":
         raise BadInput(f"{output}: tokens are written as .npy")
-    speaker, chosen, _ = opened(release, variant, "speech_tokens")
+    speaker, chosen, _ = opened(release, variant, "speech_tokens", output)
     given = {name: value for name, value in request.items() if value is not None}
     start = time.perf_counter()
     tokens, first = [], 0.0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from command import contents, sha256
 
 from jtts_export import artifact
 from jtts_export.artifact import MANIFEST, VALIDATION, is_current, read, release_path, sealed, verify, write
-from jtts_export.errors import GateFailed, OutsideError
+from jtts_export.errors import BadInput, GateFailed, OutsideError
 
 # Two graphs and one that is derived from the second; the variants fp32 and int8 of each.
 GRAPHS = ("onnx/encoder.onnx", "onnx/decoder.onnx", "onnx/decoder_merged.onnx")
@@ -219,3 +221,83 @@ def test_a_release_that_fails_lies_aside_and_the_one_that_passed_stays(
     assert aside == tmp_path / "out" / "toy.failed"
     verify(aside)
     assert contents(release) == before
+
+
+# --- what lies beside a release, and what may not be read or written ---------------------------------------------
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "onnx/.DS_Store", ".git/config", "onnx/.cache/model.onnx"])
+def test_what_begins_with_a_dot_is_no_part_of_a_release(release: Path, name: str) -> None:
+    (release / name).parent.mkdir(exist_ok=True)
+    (release / name).write_bytes(b"somebody's bookkeeping")
+    verify(release)
+    assert is_current(release, (release / VALIDATION).read_text())
+
+
+def test_what_begins_with_a_dot_is_looked_at_where_the_manifest_names_it(release: Path) -> None:
+    (release / "onnx/.notes").write_bytes(b"notes")
+    enter(release, "onnx/.notes")
+    verify(release)
+    (release / "onnx/.notes").write_bytes(b"other")
+    with pytest.raises(GateFailed, match=r"onnx/\.notes is not the file that was validated"):
+        verify(release)
+    (release / "onnx/.notes").unlink()
+    with pytest.raises(GateFailed, match=r"onnx/\.notes is missing"):
+        verify(release)
+
+
+@pytest.mark.parametrize("name", ["onnx/.model.onnx", "onnx/.cache/model.onnx_data", ".model.onnx"])
+def test_a_graph_in_the_manifest_must_have_been_measured_whatever_its_name(release: Path, name: str) -> None:
+    (release / name).parent.mkdir(exist_ok=True)
+    (release / name).write_bytes(b"never measured")
+    enter(release, name)
+    with pytest.raises(GateFailed, match=f"{re.escape(name)} (was never measured|is missing)"):
+        verify(release)
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """As a user who may not do everything."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_name_that_no_folder_can_have_is_no_bug(tmp_path: Path) -> None:
+    for reading in (read, verify):
+        with pytest.raises(OutsideError, match=r"cannot read .*File name too long"):
+            reading(tmp_path / ("x" * 300))
+
+
+def test_a_release_that_may_not_be_read_is_said_to_be_so(release: Path) -> None:
+    for folder in (release / "onnx", release):
+        folder.chmod(0)
+        try:
+            with nobody(), pytest.raises(OutsideError, match=f"cannot read {release}.*: Permission denied"):
+                verify(release)
+        finally:
+            folder.chmod(0o755)
+
+
+def test_a_place_inside_a_release_is_refused(release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(release)
+    (tmp_path / "link").symlink_to(release / "onnx")
+    for place in (release, release / "new", Path("new.wav"), tmp_path / "link" / "new", tmp_path / ".." / release):
+        for given in (release, Path()):
+            with pytest.raises(BadInput) as caught:
+                artifact.outside(place, given)
+            assert str(caught.value) == f"{place} lies inside the release {given}"
+
+
+def test_a_place_beside_a_release_is_not(release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(release)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    beside = release.with_name(f"{release.name}.wav"), Path("../new.wav"), tmp_path / "loop", Path("/dev/full")
+    for place in (*beside, release.parent, tmp_path / ("x" * 300)):
+        artifact.outside(place, release)
+        artifact.outside(place, Path())

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from jtts_export.errors import BadInput
-from jtts_export.runtime.frontend import split_phonemes
+from jtts_export.runtime.frontend import encodable, split_phonemes
 from jtts_export.validate.runner import Case
 
 LENGTHS = ("short", "medium", "long")  # of "timed" utterances, in this order
@@ -79,7 +79,7 @@ def spoken(voices: Iterable[str], texts: Sequence[str], said: Said) -> list[Case
     for i, text in enumerate(texts):
         number, shown, voice = i + 1, beginning(text), names[i % len(names)]
         try:
-            parts = said(text.encode("utf-8", "ignore").decode(), voice)  # no tokenizer takes half a character
+            parts = said(encodable(text), voice)
         except BadInput as error:
             raise BadInput(f"sentence {number}, '{shown}': {error}") from error
         if not parts:

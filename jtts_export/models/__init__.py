@@ -29,7 +29,7 @@ class Info:
     licence: str
     companions: tuple[Companion, ...] = ()
     variants: tuple[str, ...] = ("int8", "fp16")
-    example: str = 'say . "Hello there." -o hello.wav'
+    example: str = 'say . "Hello there." -o ../hello.wav'
 
     def load(self) -> Model:
         """The exporter. Imports torch."""

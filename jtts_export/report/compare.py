@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -44,7 +45,7 @@ def compare(
 
     A gate of `b` fails in the test results where it fails; the message says what it was in `a`.
     """
-    labels = (facts.text(names[0], 24), facts.text(names[1], 24))
+    labels = _labels(names)
     changes, turned = changes_of(a, b), turns(a, b)
     main = [c for c in changes if c.metric in main_metrics()]
     rows = [[c.variant, c.metric, c.first, c.second, c.change, c.trend] for c in main]
@@ -57,6 +58,12 @@ def compare(
         rows=rows,
         content=_content(a, b, changes, turned),
     )
+
+
+def _labels(names: tuple[str, str]) -> tuple[str, str]:
+    """The names, short; A and B where that leaves them the same."""
+    first, second = (facts.text(name, 24) for name in names)
+    return (first, second) if first != second else ("A", "B")
 
 
 def _page(
@@ -149,10 +156,10 @@ def _cases(
     """Samples of the same case in both: A's reference, B's where it is another file, and each variant of both."""
     from .listen import REFERENCE, Case, Sound, file_of
 
-    others = {row.get("case"): row for row in b.get("samples") or []}
+    others = dict(_said(b))
     found = []
-    for row in a.get("samples") or []:
-        other = others.get(row.get("case"))
+    for said, row in _said(a):
+        other = others.get(said)
         reference = file_of(a_samples, row, REFERENCE)
         if other is None or reference is None:
             continue
@@ -168,6 +175,15 @@ def _cases(
         if len(sounds) > 2:
             found.append(Case(facts.text(row.get("case", ""), 60), facts.text(row.get("text") or "", 400), sounds))
     return found
+
+
+def _said(validation: Mapping[str, Any]) -> Iterator[tuple[tuple[Any, ...], Mapping[str, Any]]]:
+    """Samples by what tells them apart: case, text, and which one it is of those that share both."""
+    seen: Counter[tuple[Any, ...]] = Counter()
+    for row in validation.get("samples") or []:
+        said = (row.get("case"), row.get("text"))
+        seen[said] += 1
+        yield (*said, seen[said]), row
 
 
 def _markdown(

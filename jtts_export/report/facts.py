@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from jtts_export.card import error_lines, table
 from jtts_export.models import MODELS
 from jtts_export.validate.gates import FAIL, INCONCLUSIVE, PASS
 
@@ -16,9 +17,11 @@ OUTCOMES = (FAIL, INCONCLUSIVE, PASS)  # in the order of interest
 NO_GATE = "no gate in the profile"
 NAMED_GATES = 3  # a sentence names as many of each outcome, and counts the rest
 
-# Controls, separators and marks that turn the direction of what follows them, halves of surrogates, and what XML has
-# no character for.
-_INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+# Controls, separators, what takes no room, marks that turn the direction of what follows them, halves of surrogates,
+# and what XML has no character for. Joiners stay: emoji and some scripts are written with them.
+_INVISIBLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
+)
 _SPACE = re.compile(r"[\t\n\r ]+")
 _SIGNS = {">=": "≥", "<=": "≤", "==": "="}
 _UNITS = {"_db": "dB", "_ms": "ms", "_mb": "MB", "_cents": "cents", "_lu": "LU", "_gb_s": "GB/s"}
@@ -129,22 +132,23 @@ def _gate(variant: str, row: Mapping[str, Any]) -> Gate:
 
 
 def why(validation: Validation) -> str:
-    """One sentence behind the verdict: which gates fail, then which could not be judged."""
+    """One sentence behind the verdict: what does not run, which gates fail, then which could not be judged."""
     found = all_gates(validation)
     failing, open_, held = ([g for g in found if g.outcome == outcome] for outcome in OUTCOMES)
-    if not failing and not open_:
+    broken = [text(line, 240) for line in error_lines(validation)]
+    if not failing and not open_ and not broken:
         variants = len(validation["variants"])
         gates_, of = ("gate", "holds") if len(held) == 1 else ("gates", "hold")
         return f"All {len(held)} {gates_} of {variants} variant{'s' * (variants != 1)} {of}."
     bare = [g for g in failing if not g.op]
     missed = [g for g in failing if g.op]
-    parts = (
-        [f"{len(missed)} of {len(found)} gates fail{'s' * (len(missed) == 1)}: {_names(missed)}"] if missed else []
-    )
+    parts = [*broken]
+    if missed:
+        parts.append(f"{len(missed)} of {len(found)} gates fail{'s' * (len(missed) == 1)}: {_names(missed)}")
     parts += [f"the profile has no gate for {_names(bare)}"] if bare else []
     parts += [f"{len(open_)} inconclusive: {_names(open_)}"] if open_ else []
     sentence = "; ".join(parts)
-    return sentence[0].upper() + sentence[1:] + "."
+    return (sentence if broken else sentence[0].upper() + sentence[1:]) + "."  # a variant's name stays as it is
 
 
 def _names(found: Sequence[Gate]) -> str:
@@ -202,7 +206,5 @@ def _system(machine: Mapping[str, Any]) -> Iterator[str]:
 
 def main_table(validation: Validation) -> tuple[list[str], list[list[str]]]:
     """Header and rows: variant, the main figures that its model has, verdict."""
-    from jtts_export.card import table
-
     header, rows = table(validation)
     return header, [[text(cell, 60) for cell in row] for row in rows]

@@ -57,9 +57,13 @@ def styles_of(names: Iterable[str]) -> dict[str, int]:
 
 def fitted(template: str, content: Mapping[str, Any], cases: Sequence[Case]) -> str:
     """A page with as many of the cases, in their order, as fit into LIMIT_BYTES."""
+    from markupsafe import escape
+
     from .listen import draw
 
-    left = LIMIT_BYTES - len(render(template, {**content, "cases": [], "omitted": [c.name for c in cases]}).encode())
+    # The page names some of those that it omits: at worst the longest.
+    longest = sorted((case.name for case in cases), key=lambda name: -len(escape(name).encode()))
+    left = LIMIT_BYTES - len(render(template, {**content, "cases": [], "omitted": longest}).encode())
     embedded: list[Drawn] = []
     omitted: list[str] = []
     for case in cases:

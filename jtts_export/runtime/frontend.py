@@ -153,6 +153,11 @@ def is_installed() -> bool:
     return all(find_spec(module) for module in ("phonemizer", "espeakng_loader"))
 
 
+def encodable(text: str) -> str:
+    """Without halves of surrogates, which is what bytes that are no UTF-8 become; no tokenizer takes them."""
+    return text.encode("utf-8", "ignore").decode()
+
+
 def phonemize(text: str, language: str = "en-us") -> str:
     """The phonemes of `text` in Kokoro's alphabet, offline, through espeak-ng; punctuation stays in place.
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from jtts_export.errors import BadInput, OutsideError
 
-from .frontend import split_phonemes
+from .frontend import encodable, split_phonemes
 from .names import released
 from .session import session
 from .speecht5_decoder import Decoder
@@ -164,7 +164,7 @@ class SpeechT5:
         return read_speaker(Path(name), self._width)[None]
 
     def _requests(self, text: str, voice: str) -> list[dict[str, np.ndarray]]:
-        if not text.strip():
+        if not encodable(text).strip():
             raise BadInput("the text is empty")
         speaker = self.speaker(voice)
         # A character is a token; a mark ahead, an end behind.
@@ -179,7 +179,7 @@ class SpeechT5:
         return [part for piece in split_phonemes(text, limit) for part in self._pieces(piece, limit // 2)]
 
     def _ids(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text).ids
+        return self._tokenizer.encode(encodable(text)).ids
 
 
 Runtime = SpeechT5

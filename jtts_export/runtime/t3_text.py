@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from jtts_export.errors import BadInput
 
+from .frontend import encodable
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
@@ -33,6 +35,7 @@ MULTILINGUAL_ENDS = (*ENDS, "\u3001", "\uff0c", "\u3002", "\uff1f", "\uff01")
 
 def normalize(text: str, multilingual: bool = False) -> str:
     """Punctuation that the checkpoint knows, a capital at the start, an end. Raises BadInput for an empty text."""
+    text = encodable(text)
     if not text.strip():
         raise BadInput("the text is empty")
     if text[0].islower():
@@ -56,7 +59,7 @@ def encode(tokenizer: Tokenizer, text: str, language: str | None = None) -> list
         text = _localize(text, language, known)
     elif language not in (None, "en"):
         raise BadInput(f"language '{language}' is not spoken by this release; it speaks en")
-    return tokenizer.encode(text.replace(" ", SPACE), add_special_tokens=False).ids
+    return tokenizer.encode(encodable(text).replace(" ", SPACE), add_special_tokens=False).ids
 
 
 def _localize(text: str, language: str | None, known: list[str]) -> str:

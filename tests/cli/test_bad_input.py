@@ -374,6 +374,33 @@ def test_what_is_no_release_is_said_to_be_none(built: Built, tmp_path: Path, com
         assert_refused(done, OUTSIDE, str(folder), "not a release")
 
 
+@pytest.mark.parametrize("command", READERS)
+def test_a_release_with_a_name_that_no_folder_can_have(built: Built, tmp_path: Path, command: str) -> None:
+    done = call(tmp_path, command, "x" * 300, *READERS[command](built, tmp_path))
+    assert_refused(done, OUTSIDE, "x" * 300, "too long")
+
+
+@pytest.mark.parametrize(
+    ("command", "place"),
+    [
+        (["say", "RELEASE", "Hello.", "-o"], "speech.wav"),
+        (["say", "RELEASE", "Hello.", "-o"], "report/../README.md"),
+        (["validate", "RELEASE", "--report"], "report"),
+        (["compare", "RELEASE", "OTHER", "--report"], "report"),
+        (["compare", "OTHER", "RELEASE", "--report"], "new"),
+        (["compare", "RELEASE", "OTHER", "--report"], ""),
+    ],
+)
+def test_nothing_is_written_into_a_release(built: Built, tmp_path: Path, command: list[str], place: str) -> None:
+    release = copy_of(built, tmp_path)
+    (tmp_path / "link").symlink_to(release)
+    given = [{"RELEASE": str(release), "OTHER": str(built.release)}.get(word, word) for word in command]
+    for folder in (release, tmp_path / "link"):
+        done = call(tmp_path, *given, folder / place)
+        assert_refused(done, USAGE, f"{folder / place} lies inside the release {release}")
+    assert contents(release) == contents(built.release)
+
+
 def test_a_release_that_is_compared_with_is_verified_as_well(built: Built, tmp_path: Path) -> None:
     release = copy_of(built, tmp_path)
     flip_a_byte(release / "report/report.md")

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
+import re
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 from command import (
@@ -23,11 +34,13 @@ from command import (
     flip_a_byte,
     reseal,
     run,
+    start,
 )
 from hub_server import Hub, serve
 from scipy.io import wavfile
 
-from jtts_export import __version__
+from jtts_export import __version__, artifact
+from jtts_export.cli import _table, cli, main
 from jtts_export.errors import BadInput
 from jtts_export.models import MODELS
 from jtts_export.models.kokoro.random import VOICES
@@ -81,6 +94,23 @@ def test_every_command_has_help(tmp_path: Path, command: list[str], flag: str) -
         assert all(f"  {name} " in done.stdout for name in listed)
 
 
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_an_example(tmp_path: Path, command: list[str]) -> None:
+    text = call(tmp_path, *command, "--help").stdout
+    assert f"Example: jtts-export {' '.join(command)} " in text
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_option_says_more_than_its_default(command: list[str]) -> None:
+    found = cli
+    for name in command:
+        found = found.commands[name]
+    options = [given for given in found.params if isinstance(given, click.Option)]
+    assert options
+    for option in options:
+        assert (option.help or "").partition("[default")[0].strip(), option.name
+
+
 @pytest.mark.parametrize(
     "args",
     [["--help"], ["kokoro", "--help"], ["speecht5", "--help"], ["models"], ["profiles"], ["profiles", "show", "cpu"]],
@@ -127,6 +157,14 @@ def test_profiles_can_be_listed_and_shown(tmp_path: Path) -> None:
             assert limit in text
 
 
+def test_json_may_be_asked_for_on_either_side_of_show(tmp_path: Path) -> None:
+    expected = call(tmp_path, "profiles", "show", "cpu", "--json").stdout
+    assert json.loads(expected)["name"] == "cpu"
+    for args in (["--json", "show", "cpu"], ["--json", "show", "cpu", "--json"]):
+        assert call(tmp_path, "profiles", *args).stdout == expected
+    assert call(tmp_path, "profiles", "show", "cpu").stdout != expected
+
+
 def test_a_profile_of_ones_own_can_be_shown(built: Built, tmp_path: Path) -> None:
     shown = json.loads(run(tmp_path, "profiles", "show", str(built.profile), "--json").stdout)
     assert shown["name"] == "tiny"
@@ -152,6 +190,135 @@ def test_inspect_shows_figures_gates_and_verdict(built: Built, tmp_path: Path) -
     assert shown["validation"] == json.loads((built.release / "validation.json").read_text())
 
 
+def test_inspect_counts_weights_by_scheme_ahead_of_what_was_promoted(built: Built, tmp_path: Path) -> None:
+    release = tmp_path / "kokoro"
+    shutil.copytree(built.release, release)
+    step = {"gate": "a gate", "measured": "-inf", "promoted": {"w": "float32"}, "error_share": {"w": 1.0}}
+    reseal(release, lambda manifest: manifest["variants"]["int8"]["ladder"].update(steps=[step]))
+    lines = call(tmp_path, "inspect", release).stdout.splitlines()
+    variants = json.loads((release / "manifest.json").read_text())["variants"]
+    for variant in ("fp16", "int8"):
+        counts = Counter(variants[variant]["schemes"].values()).most_common()
+        assert f"{variant}: " + ", ".join(f"{count} {scheme}" for scheme, count in counts) in lines
+    (promoted,) = (line for line in lines if "promoted w" in line)
+    assert "a gate was -inf" in promoted
+    assert re.match(r"int8: \d+ ", lines[lines.index(promoted) - 1])
+    assert not [line for line in lines if line.startswith("fp32: ")]
+
+
+# --- terminals and Ctrl-C -------------------------------------------------------------------------------
+
+
+class Terminal(io.StringIO):
+    """Of 80 columns."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def on_a_terminal(monkeypatch: pytest.MonkeyPatch, *args: str | Path, kind: str = "xterm") -> list[str]:
+    """Lines that a command prints there, without colours and spaces at the end."""
+    monkeypatch.setattr(sys, "argv", ["jtts-export", *map(str, args)])
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", kind)
+    with redirect_stdout(Terminal()) as out, pytest.raises(SystemExit):
+        main()
+    return [re.sub("\x1b\\[[0-9;]*m", "", line).rstrip() for line in out.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize("kind", ["xterm", "dumb"])
+def test_a_narrow_terminal_loses_no_figure(
+    built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    for args in (["inspect", built.release], ["inspect", built.release, "--layers"]):
+        shown = on_a_terminal(monkeypatch, *args, kind=kind)
+        assert shown == [line.rstrip() for line in call(tmp_path, *args).stdout.splitlines()]
+        assert max(map(len, shown)) > 80
+
+
+def test_a_narrow_terminal_wraps_prose_and_loses_none_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert max(map(len, on_a_terminal(monkeypatch, "profiles"))) <= 80
+    for args in (["profiles"], ["profiles", "show", "cpu"]):
+        shown, plain = on_a_terminal(monkeypatch, *args), call(tmp_path, *args).stdout
+        assert len(shown) > len(plain.splitlines())
+        assert Counter(" ".join(shown).split()) == Counter(plain.split())
+
+
+def test_brackets_in_a_table_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of releases that are compared, names of folders are its header."""
+    _table(["variant", "[red]", "[bold]"], [["[int8]", "1", "2"]])
+    assert capsys.readouterr().out.split() == ["variant", "[red]", "[bold]", "[int8]", "1", "2"]
+
+
+def opened_for_writing(pipe: Path, reader: subprocess.Popen[str]) -> int:
+    """The pipe's file descriptor, as soon as the process reads from it."""
+    while reader.poll() is None:
+        try:
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            assert error.errno == errno.ENXIO, error
+            time.sleep(0.01)
+    raise AssertionError(reader.communicate())
+
+
+def test_ctrl_c_has_an_exit_code_of_its_own(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    process = start(tmp_path, "kokoro", "--sentences", "pipe")
+    pipe = opened_for_writing(tmp_path / "pipe", process)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    os.close(pipe)
+    assert (process.returncode, said.strip()) == (130, "Aborted!")
+    assert not list(tmp_path.rglob("*.log"))
+
+
+def raising(error: BaseException) -> Callable[..., None]:
+    def raise_it(*_: object) -> None:
+        raise error
+
+    return raise_it
+
+
+def test_an_end_of_file_that_nobody_expected_is_a_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not Ctrl-D at a prompt, which click takes it for."""
+    monkeypatch.setattr(artifact, "verify", raising(EOFError("no more")))
+    done = call(tmp_path, "inspect", tmp_path)
+    assert done.returncode == 1
+    assert "a bug: EOFError: no more" in done.stderr
+    monkeypatch.setattr(artifact, "verify", raising(KeyboardInterrupt()))
+    done = call(tmp_path, "inspect", tmp_path)
+    assert (done.returncode, done.stderr.strip()) == (130, "Aborted!")
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        [],
+        ["--version"],
+        ["say", "-h"],
+        ["--nonsense"],
+        ["nothing"],
+        ["say"],
+        ["say", "release", "text", "more"],
+        ["say", "release", "--variant", "int2"],
+        ["kokoro", "--opset", "3"],
+        ["tokens", "release", "text", "--seed", "x"],
+        ["profiles", "show"],
+    ],
+)
+def test_usage_errors_are_clicks_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, args: list[str]) -> None:
+    done = call(tmp_path, *args)
+    monkeypatch.setattr(sys, "argv", ["jtts-export", *args])
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as stopped:
+        cli()
+    assert (done.returncode, done.stdout, done.stderr) == (stopped.value.code, out.getvalue(), err.getvalue())
+    if args and args[-1] not in ("--version", "-h"):
+        assert done.returncode == 2
+        assert done.stderr.startswith("Usage: ")
+        assert "\nError: " in done.stderr
+
+
 # --- say ------------------------------------------------------------------------------------------------
 
 
@@ -173,6 +340,25 @@ def test_say_refuses_what_the_model_does_not_take(built: Built, tmp_path: Path) 
 def test_say_takes_the_smallest_variant_or_the_one_named(built: Built, tmp_path: Path) -> None:
     assert say(built, tmp_path, "Hello there.")["variant"] == "int8"
     assert say(built, tmp_path, "Hello there.", "--variant", "fp32")["variant"] == "fp32"
+
+
+def test_say_lists_the_variants_where_a_release_lacks_one(built: Built, tmp_path: Path) -> None:
+    shutil.copytree(built.release, tmp_path / "kokoro")
+    reseal(tmp_path / "kokoro", lambda manifest: manifest["variants"].pop("fp16"))
+    done = call(tmp_path, "say", tmp_path / "kokoro", "Hello.", "--variant", "fp16")
+    assert_refused(done, 2, f"{tmp_path / 'kokoro'} has no variant fp16; variants: fp32, int8")
+    assert not (tmp_path / "speech.wav").exists()
+
+
+def test_the_cards_command_leaves_the_release_as_it_was(built: Built, tmp_path: Path) -> None:
+    release = tmp_path / "kokoro"
+    shutil.copytree(built.release, release)
+    (command,) = re.findall("^jtts-export (.+)$", (release / "README.md").read_text(), re.MULTILINE)
+    where = {"cwd": release, "env": environment(tmp_path), "encoding": "utf-8"}
+    done = subprocess.run([*COMMAND, *shlex.split(command)], **where, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "hello.wav").is_file()
+    artifact.verify(release)
 
 
 def test_say_speaks_in_the_voice_named(built: Built, tmp_path: Path) -> None:

@@ -276,7 +276,7 @@ def test_say_refuses(built: Built, tmp_path: Path, request_: list[str], code: in
 def test_a_variant_that_is_not_there_is_refused(newer: Built, tmp_path: Path) -> None:
     assert files_of(newer.release) == FILES - VARIANTS["fp16"] - (samples(SAID, "fp16") - samples(SAID))
     done = call(tmp_path, "say", newer.release, TEXT, "--variant", "fp16")
-    assert_refused(done, OUTSIDE, "no fp16 variant")
+    assert_refused(done, USAGE, f"{newer.release} has no variant fp16; variants: fp32, int8")
 
 
 # --- checkpoints -----------------------------------------------------------------------------------------------

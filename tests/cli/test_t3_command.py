@@ -412,6 +412,18 @@ def test_say_points_to_the_command_for_tokens(built: Built, tmp_path: Path) -> N
         assert list(tmp_path.rglob("*.wav")) == list(tmp_path.rglob("*.log")) == []
 
 
+def test_tokens_are_not_written_into_a_release(release: Path, tmp_path: Path) -> None:
+    done = call(tmp_path, "tokens", release, TEXT, "-o", release / "tokens.npy")
+    assert_refused(done, USAGE, f"{release / 'tokens.npy'} lies inside the release {release}")
+    assert not (release / "tokens.npy").exists()
+
+
+def test_tokens_lists_the_variants_where_a_release_lacks_one(release: Path, tmp_path: Path) -> None:
+    reseal(release, lambda manifest: manifest["variants"].pop("int4"))
+    done = call(tmp_path, "tokens", release, TEXT, "--variant", "int4")
+    assert_refused(done, USAGE, f"{release} has no variant int4; variants: fp32,", "int8-fast")
+
+
 def changed(release: Path) -> None:
     flip_a_byte(release / DATA)
 

@@ -97,3 +97,23 @@ def test_releases_without_samples_or_of_other_models_compare(whole: dict[str, An
     comparison = report.compare(whole, other)
     assert "<audio" not in comparison.html
     assert "SpeechT5" in comparison.html
+
+
+def test_sentences_of_one_name_are_paired_by_their_texts_and_their_order(tmp_path: Path) -> None:
+    first = with_audio(measured(("fp32",)), tmp_path / "samples", cases=3, seconds=0.5)
+    for row, said in zip(first["samples"], ("One.", "Two.", "Two."), strict=True):
+        row |= {"case": "sentence", "text": said}
+    second = {**first, "samples": [first["samples"][i] for i in (1, 2, 0)]}
+    page = report.compare(first, second, tmp_path / "samples", tmp_path / "samples", ("v1", "v2")).html
+    assert page.count("<audio ") == 3 * (1 + 2)
+    assert "reference of v2" not in page  # each is beside itself
+    second["samples"] = [row | {"text": "Three."} for row in first["samples"]]
+    assert "<audio" not in report.compare(first, second, tmp_path / "samples", tmp_path / "samples").html
+
+
+def test_names_that_begin_alike_do_not_become_one(whole: dict[str, Any], slower: dict[str, Any]) -> None:
+    comparison = report.compare(
+        whole, slower, names=("candidate-of-the-week-2025-01", "candidate-of-the-week-2025-02")
+    )
+    assert comparison.header[2:4] == ["A", "B"]
+    assert comparison.html == report.compare(whole, slower).html

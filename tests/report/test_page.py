@@ -15,9 +15,11 @@ import soundfile
 from report.releases import SAMPLE_RATE_HZ, measured, speech, with_audio
 
 from jtts_export import report
-from jtts_export.report import facts
+from jtts_export.report import facts, listen
+from jtts_export.report import page as page_module
+from jtts_export.report.listen import Case
 from jtts_export.report.media import BITRATE_KBPS, Clip
-from jtts_export.report.page import LIMIT_BYTES
+from jtts_export.report.page import LIMIT_BYTES, fitted
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +131,22 @@ def test_a_token_model_has_a_page_without_sound() -> None:
     assert "step RTF" in page
 
 
+def test_a_variant_that_does_not_run_is_said_to_and_why() -> None:
+    validation = measured(("fp32", "int8"))
+    row = {"metric": "size_mb", "op": "<=", "limit": 9.0, "value": None, "outcome": "fail", "passed": False}
+    validation["variants"]["fp32"] |= {"gates": [row | {"value": 1.0, "outcome": "pass", "passed": True}]}
+    validation["variants"]["int8"] = {
+        **{"verdict": "fail", "gates": [row], "metrics": {}, "files": {}},
+        "error": "Fail: <b>Warp</b> is no operator",
+    }
+    validation["verdict"] = "fail"
+    said = "int8 does not run: Fail: <b>Warp</b> is no operator; 1 of 2 gates fails: int8 size_mb not measured"
+    assert facts.why(validation).startswith(said)
+    page = report.html(validation, None)
+    assert "&lt;b&gt;Warp&lt;/b&gt; is no operator" in page
+    assert "<b>Warp" not in page
+
+
 def test_a_variant_without_gates_is_said_to_have_none() -> None:
     validation = measured(("fp32",))
     validation["variants"]["fp32"] |= {"gates": [], "verdict": "fail"}
@@ -195,3 +213,16 @@ def test_importing_the_report_costs_nothing() -> None:
     told = "import sys, jtts_export.report; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
     assert not heavy & set(done.stdout.split())
+
+
+@pytest.mark.parametrize("mark", ["z", '"', "<", "犬"])
+def test_the_page_keeps_its_limit_whatever_is_left_out(mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names that come late are longer than those ahead of them, and longer yet as HTML."""
+    cases = [Case("a" if i < 45 else mark * 60, "", []) for i in range(90)]
+    content = {"title": "", "verdict": "", "why": "", "about": [], "main": ([""], []), "gates": [], "rtf": []}
+    content |= {"calls": [], "stages": [], "streams": [], "layers": [], "metrics": {"names": [], "rows": []}}
+    monkeypatch.setattr(listen, "draw", lambda case: listen.Drawn(case.name, "", []))
+    base = len(fitted("release.jinja", {**content, "noise": []}, []).encode())
+    for limit in range(base + 15_000, base + 40_000, 500):
+        monkeypatch.setattr(page_module, "LIMIT_BYTES", limit)
+        assert len(fitted("release.jinja", {**content, "noise": []}, cases).encode()) <= limit

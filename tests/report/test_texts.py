@@ -52,6 +52,16 @@ def test_hostile_names_leave_junit_whole(name: str) -> None:
     assert max(len(case.attrib["name"]) for case in root.iter("testcase")) < 200
 
 
+@pytest.mark.parametrize("code", [0xAD, 0x61C, 0x200B, 0x200E, 0x202E, 0x2060, 0x2066, 0xFEFF, 0xDCFF])
+def test_what_cannot_be_seen_is_shown_to_be_there(code: int) -> None:
+    assert facts.text(f"ab{chr(code)}cd") == "ab\ufffdcd"
+
+
+@pytest.mark.parametrize("said", ["👨\u200d👩\u200d👧", "می\u200cخواهم", "مرحبا"])
+def test_joiners_stay(said: str) -> None:
+    assert facts.text(said) == said
+
+
 def test_markdown_names_the_gates_that_do_not_hold_first(whole: dict[str, Any]) -> None:
     html = rendered(report.markdown(whole))
     assert html.startswith("<h2>❌ Kokoro-82M")

@@ -129,6 +129,14 @@ def test_unknown_characters_are_one_token_and_spoken_over(tts: SpeechT5) -> None
     assert len(tts.synthesize("the 犬🐕 dog").audio) > 0
 
 
+def test_halves_of_surrogates_are_left_out(tts: SpeechT5) -> None:
+    """What a shell passes that is no UTF-8."""
+    for text in ("Why\udcff not?", "\ud83dWhy not?\udcc3", f"{chr(0xDCFF) * 300}Why not?"):
+        np.testing.assert_array_equal(tts.tokens(text), tts.tokens("Why not?"))
+    expected = tts.synthesize("Why not?").audio
+    np.testing.assert_array_equal(tts.synthesize("Why\udcff not?").audio, expected)
+
+
 def test_more_than_the_checkpoint_takes_is_split_and_joined(tts: SpeechT5) -> None:
     assert len(LONG) > tts.max_tokens == 100
     pieces = split_phonemes(LONG, tts.max_tokens - 2)
@@ -253,6 +261,8 @@ def test_two_streams_can_be_read_by_turns(tts: SpeechT5) -> None:
         ("🐕🐕 犬", "nothing that this checkpoint can say"),
         ("犬 " * 300, "nothing that this checkpoint can say"),
         ("</s>", "nothing that this checkpoint can say"),
+        ("\udcff\ud800 ", "the text is empty"),
+        ("\udcff犬", "nothing that this checkpoint can say"),
     ],
 )
 def test_a_text_with_nothing_to_say_is_refused(tts: SpeechT5, text: str, message: str) -> None:

@@ -117,7 +117,7 @@ def test_ends_of_other_scripts_count_for_the_multilingual_checkpoint_only() -> N
     assert normalize("\u4f60\u597d\u3002") == "\u4f60\u597d\u3002."
 
 
-@pytest.mark.parametrize("text", ["", " ", "\n\t", "\u00a0\u3000"])
+@pytest.mark.parametrize("text", ["", " ", "\n\t", "\u00a0\u3000", "\udcff", " \ud800\udcff "])
 def test_an_empty_text_is_refused(text: str) -> None:
     with pytest.raises(BadInput, match="the text is empty"):
         normalize(text)
@@ -164,6 +164,13 @@ def test_spaces_and_case(english: Tokenizer, multilingual: Tokenizer) -> None:
     assert encode(multilingual, "Hello.", "EN") == encode(multilingual, "hello.", "en")
     assert encode(multilingual, "caf\u00e9", "fr") == encode(multilingual, "cafe\u0301", "fr")
     assert not {english.token_to_id("[START]"), english.token_to_id("[STOP]")} & set(encode(english, "Hello."))
+
+
+def test_halves_of_surrogates_are_left_out(english: Tokenizer, multilingual: Tokenizer) -> None:
+    """What a shell passes that is no UTF-8."""
+    assert normalize("\udcffhello\udcc3 there\ud800") == "Hello there."
+    assert encode(english, "Hel\udcfflo.") == encode(english, "Hello.")
+    assert encode(multilingual, "Hel\udcfflo.", "fr") == encode(multilingual, "Hello.", "fr")
 
 
 def test_korean_is_spelled_in_jamo(multilingual: Tokenizer) -> None:

@@ -93,11 +93,6 @@ class KokoroConfig(BaseModel):
         return math.prod(self.istftnet.upsample_rates) * self.istftnet.gen_istft_hop_size
 
     @property
-    def samples_per_frame(self) -> int:
-        """Audio samples per duration frame; F0 runs at twice the frame rate. Official: 600, 25 ms."""
-        return 2 * self.samples_per_f0
-
-    @property
     def max_tokens(self) -> int:
         """Most phoneme tokens in one pass: the context less the two boundary tokens. Official: 510."""
         return self.plbert.max_position_embeddings - 2
