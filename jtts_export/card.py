@@ -110,11 +110,12 @@ def _outcome(gate: Mapping[str, Any]) -> str:
 
 
 def _public(source: str) -> str:
-    """A checkpoint's source without the folders of somebody's machine, as Markdown that shows any name as it is."""
+    """A checkpoint's source without the folders of somebody's machine, as a code span that no name can end."""
     from .report.facts import text
-    from .report.summary import escape
 
-    return escape(text(source if source.startswith(("hub:", "random:")) else Path(source).name))
+    shown = text(source if source.startswith(("hub:", "random:")) else Path(source).name)
+    quoted = shown.replace("`", "'")
+    return f"`{quoted}`"
 
 
 def render(validation: Mapping[str, Any], info: Info) -> str:
