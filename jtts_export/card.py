@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from .models import Info
@@ -111,10 +110,9 @@ def _outcome(gate: Mapping[str, Any]) -> str:
 
 def _public(source: str) -> str:
     """A checkpoint's source without the folders of somebody's machine, as a code span that no name can end."""
-    from .report.facts import text
+    from .report.facts import public, text
 
-    shown = text(source if source.startswith(("hub:", "random:")) else Path(source).name)
-    quoted = shown.replace("`", "'")
+    quoted = text(public(source)).replace("`", "'")
     return f"`{quoted}`"
 
 

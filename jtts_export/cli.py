@@ -192,6 +192,11 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 RELEASE = click.argument("release", type=click.Path(path_type=Path))
+VARIANT = click.option(
+    "--variant",
+    type=click.Choice(VARIANT_SUFFIX),
+    help="Of those in the release.  [default: int8, or else what there is]",
+)
 
 
 @cli.command(epilog="\b\nExample: jtts-export validate release/kokoro --profile cpu-streaming --report report")
@@ -276,11 +281,7 @@ def inspect(release: Path, layers: bool, as_json: bool) -> None:
     show_default=True,
     help="Where the WAV file goes.",
 )
-@click.option(
-    "--variant",
-    type=click.Choice(VARIANT_SUFFIX),
-    help="Of those in the release.  [default: int8, or else what there is]",
-)
+@VARIANT
 @click.option(
     "--voice", help="A voice or speaker of the release, or a speaker's x-vector file.  [default: the first]"
 )
@@ -306,11 +307,7 @@ def say(release: Path, text: str, output: Path, variant: str | None, as_json: bo
 @RELEASE
 @click.argument("text")
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Also write them here, as int64 .npy.")
-@click.option(
-    "--variant",
-    type=click.Choice(VARIANT_SUFFIX),
-    help="Of those in the release.  [default: int8, or else what there is]",
-)
+@VARIANT
 @click.option("--voice", help="A voice of the release, or a .pt or .safetensors file.  [default: the first]")
 @click.option("--language", help="Of a multilingual release, as fr.  [default: en]")
 @click.option("--exaggeration", type=float, help="Strength of emotion.  [default: the voice's]")

@@ -36,9 +36,9 @@ from . import alarms, report, small
 from .catalogue import defects
 from .defect import Files
 from .make import judged, made
+from .small import VARIANTS
 from .trial import Good, attempt, joins, measured
 
-VARIANTS = ("int8",)
 # Of those to validate on: a speed of 1.25, and every token; of T3, every way of guidance and emotion.
 UTTERANCES = {"kokoro": (1, -1), "speecht5": (1, -1), "t3": (2, 3)}
 

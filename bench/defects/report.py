@@ -34,7 +34,7 @@ MOVED = 3
 
 def write(path: Path, section: str, lines: Sequence[str]) -> None:
     """Put a section in its place in the report."""
-    found = dict(SECTION.findall(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    found = _sections(path)
     found[section] = "\n".join([*lines, "", measured_on(), ""])
     parts = [f"<!-- {name} -->\n{found[name].strip()}\n" for name in ORDER if name in found]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def of_model(good: Good, checkpoint: str, trials: Sequence[Trial]) -> list[str]:
 def replanted(path: Path, section: str, lines: Sequence[str]) -> list[str]:
     """The section as it is in a report, but for the rows that of_model() made of some of its defects. Raises
     LookupError where it has none of such a defect."""
-    found = dict(SECTION.findall(path.read_text(encoding="utf-8")))[section].splitlines()
+    found = _sections(path)[section].splitlines()
     rows = {_named(line): line for line in lines if _named(line)}
     if missing := rows.keys() - set(map(_named, found)):
         raise LookupError(f"{path} has no row of {missing}")
@@ -72,6 +72,11 @@ def replanted(path: Path, section: str, lines: Sequence[str]) -> list[str]:
     counted = [COUNT.sub(f"**{caught} of {len(all_rows)} caught.**", line) for line in kept]
     end = counted.index(all_rows[-1]) + 1 if caught == len(all_rows) else len(counted)
     return counted[:end]
+
+
+def _sections(path: Path) -> dict[str, str]:
+    """Of a report, by name; none where there is no report yet."""
+    return dict(SECTION.findall(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
 def _named(line: str) -> tuple[str, ...]:

@@ -162,11 +162,16 @@ def title(validation: Validation) -> str:
     return MODELS[name].title if isinstance(name, str) and name in MODELS else text(name) or "A release"
 
 
+def public(source: str) -> str:
+    """A checkpoint's source without the folders of somebody's machine."""
+    return source if source.startswith(("hub:", "random:")) else PurePath(source).name
+
+
 def checkpoint(validation: Validation) -> str:
     """Where the weights come from, without the folders of somebody's machine."""
     given = validation.get("checkpoint") or {}
     source = str(given.get("source") or "")
-    shown = source if source.startswith(("hub:", "random:")) else PurePath(source).name
+    shown = public(source)
     return text(f"{shown}@{str(given['revision'])[:12]}" if given.get("revision") else shown)
 
 
