@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import SpeechT5Config, SpeechT5ForTextToSpeech, SpeechT5HifiGan, SpeechT5HifiGanConfig
 
-from jtts_export.models.speecht5.random import _place_stop
+from jtts_export.models.speecht5.random import random_checkpoint
 
 VOCODER = "speecht5_hifigan"
 SPEAKERS = ("first", "second")  # a .npy and a .bin
@@ -91,10 +91,13 @@ def tiny_vocoder_config(**changes: Any) -> SpeechT5HifiGanConfig:
 def tiny_networks(
     seed: int, config: SpeechT5Config, vocoder_config: SpeechT5HifiGanConfig, *, ends: bool = False
 ) -> tuple[SpeechT5ForTextToSpeech, SpeechT5HifiGan]:
-    """Random weights of unit gain; the waveform's deviation is a tenth, and speech does not end at once.
+    """Random weights of unit gain; the waveform's deviation is a tenth, and speech goes on to the limit.
 
-    ends: most texts end by the stop token; otherwise all go on to the limit.
+    ends: those of random:SEED, whose speech ends by the stop token.
     """
+    if ends:
+        _, model, vocoder, _ = random_checkpoint(seed, config, vocoder_config)
+        return model, vocoder
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, vocoder = SpeechT5ForTextToSpeech(config).eval(), SpeechT5HifiGan(vocoder_config).eval()
@@ -121,8 +124,6 @@ def tiny_networks(
         vocoder.conv_post.bias.zero_()
         spectrogram = torch.randn(50, vocoder_config.model_in_dim)
         vocoder.conv_post.weight.mul_(0.1 / float(torch.atanh(vocoder(spectrogram).clamp(-0.9999, 0.9999)).std()))
-        if ends:
-            _place_stop(model, torch.from_numpy(xvectors(seed, config.speaker_embedding_dim)[SPEAKERS[0]]))
     return model, vocoder
 
 

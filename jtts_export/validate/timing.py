@@ -25,6 +25,7 @@ from .subject import Findings, Subject
 ROUNDS = 5
 BATCHES = 3  # how often an undecided measurement is taken up again
 REFERENCE = "reference"
+GROWTH = "call_growth_ratio"
 LENGTHS = "short", "medium", "long"
 
 Tell = Callable[[str], None]
@@ -54,16 +55,26 @@ def running(subject: Subject, findings: Found) -> Subject:
 
 def _settle(subject: Subject, findings: Found, once: Callable[[Machine], Found]) -> Machine:
     """Take a measurement up to BATCHES times, until its gates are decided: pass and fail alike end it, unless others
-    kept the machine busy. Returns the watch over the last one."""
+    kept the machine busy. Growth from call to call, which a machine that slows down feigns, fails only where two
+    measurements in a row find it. Returns the watch over the last one."""
+    grown: set[str] = set()
     for _ in range(BATCHES):
         machine = Machine(subject.threads)
         found = once(machine)
+        before, grown = grown, {v for v, mine in found.items() if _has_grown(subject, v, mine)}
         for variant, mine in found.items():
             mine.disturbed = {name for name in mine.metrics if machine.is_disturbed and is_timed(name)}
+            mine.disturbed |= {GROWTH} if variant in grown - before else set()
             findings[variant].take(mine)
         if not any(_is_open(subject, variant, mine) for variant, mine in found.items()):
             break
     return machine
+
+
+def _has_grown(subject: Subject, variant: str, found: Findings) -> bool:
+    """Whether calls took longer and longer, beyond what a gate allows."""
+    gates = [gate for gate in subject.gates(variant) if gate.metric == GROWTH]
+    return GROWTH in found.metrics and not all(gate.passes(found.metrics) for gate in gates)
 
 
 def _is_open(subject: Subject, variant: str, found: Findings) -> bool:

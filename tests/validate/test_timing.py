@@ -21,6 +21,7 @@ from jtts_export.validate.subject import Findings, Subject
 
 METRIC, LIMIT = "rtf_warm_p50", 0.5
 GATES = {"all": {METRIC: f"<= {LIMIT}", "rss_peak_mb": "<= 100"}}
+CALL_GATES = {"all": {METRIC: f"<= {LIMIT}", timing.GROWTH: "<= 0.2"}}
 FAST, SLOW = 0.4, 0.6  # within the limit, and beyond it
 CLEAR_PASS, CLEAR_FAIL, ACROSS = (0.3, 0.45), (0.55, 0.7), (0.4, 0.6)
 
@@ -39,6 +40,16 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Calls(Batch):
+    """growth: from call to call."""
+
+    growth: float = 0.0
+
+    def findings(self) -> Findings:
+        return Findings({METRIC: self.rtf, timing.GROWTH: self.growth}, {METRIC: self.between})
+
+
+@dataclass(frozen=True)
 class Settled:
     """How often was measured, and what stands at the end."""
 
@@ -53,7 +64,8 @@ def settle(subjects: Callable[[str], Subject], monkeypatch: pytest.MonkeyPatch) 
     can choose: the watch over it says what the batch says."""
 
     def settled(*batches: Batch) -> Settled:
-        subject = replace(subjects("t3"), profile=profile(t3=GATES))
+        gates = CALL_GATES if isinstance(batches[0], Calls) else GATES
+        subject = replace(subjects("t3"), profile=profile(t3=gates))
         findings = {"fp32": Findings()}
         taken: list[Batch] = []
 
@@ -120,6 +132,27 @@ def test_a_busy_machine_excuses_times_and_nothing_else(settle: Callable[..., Set
     assert found.taken == 1
     assert found.outcomes == {METRIC: PASS, "rss_peak_mb": FAIL}
     assert found.findings.disturbed == {METRIC}
+
+
+CALM, GROWING = Calls(FAST, CLEAR_PASS), Calls(FAST, CLEAR_PASS, growth=0.3)
+OPEN = Calls(FAST, ACROSS)
+
+
+@pytest.mark.parametrize(
+    ("batches", "outcome"),
+    [
+        ((GROWING, CALM), PASS),
+        ((GROWING, GROWING), FAIL),
+        ((GROWING, OPEN, GROWING), INCONCLUSIVE),
+        ((OPEN, GROWING, GROWING), FAIL),
+    ],
+)
+def test_growth_fails_where_two_measurements_in_a_row_find_it(
+    settle: Callable[..., Settled], batches: tuple[Calls, ...], outcome: str
+) -> None:
+    found = settle(*batches)
+    assert found.taken == len(batches)
+    assert found.outcomes[timing.GROWTH] == outcome
 
 
 def test_a_quiet_measurement_clears_what_was_disturbed(settle: Callable[..., Settled]) -> None:

@@ -48,7 +48,7 @@ def _write_checkpoint(model: str, seed: int, folder: Path) -> None:
 
     if model == "speecht5":  # speech that ends by its stop token, and a vocoder wide enough for int8 convolutions
         vocoder = {"upsample_initial_channel": 64}
-        config = {"max_speech_positions": 1000}
+        config = {"max_speech_positions": 1000, "hidden_size": 64}
         speecht5_files.write_checkpoint(folder, 8 + seed, ends=True, config=config, vocoder_config=vocoder)
     else:
         {"kokoro": kokoro_files, "t3": t3_files}[model].write_checkpoint(folder, seed)

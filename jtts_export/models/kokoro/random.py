@@ -1,15 +1,18 @@
 """Seeded weights with sane statistics, in the full official configuration or any other.
 
-They make noise, not speech, but noise of speech's shape: about 4.5 frames a token, F0 around 90 Hz.
+They make noise, not speech, but noise of speech's shape and level: about 4.5 frames a token, F0 around 90 Hz.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import torch
 from torch import nn
+
+from jtts_export.runtime.draws import NOISE_SCALE, source_noise
 
 from .adain import AdainResBlk1d, AdaINResBlock1
 from .config import KokoroConfig
@@ -20,6 +23,9 @@ from .prosody import TextEncoder
 OFFICIAL_CONFIG = Path(__file__).with_name("config.json")  # hexgrad/Kokoro-82M
 VOICES = ("random_a", "random_b", "random_c", "random_d")
 VOICE_STD = 0.15  # released voices: 0.1 to 0.2 per element
+TOKENS = 30  # of what is said to find the level
+LOUDEST = 3.0  # nepers from the mean of the log magnitudes to the largest
+RMS = 0.05  # of the waveform, full scale 1
 
 
 def official_config() -> dict:
@@ -73,7 +79,32 @@ def random_model(seed: int, cfg: KokoroConfig) -> Kokoro:
     predictor.F0_proj.weight *= 300
     predictor.F0_proj.bias.fill_(90.0)  # type: ignore[union-attr]
     predictor.N_proj.weight *= 2
+    _level(model, seed)
     return model
+
+
+def _level(model: Kokoro, seed: int) -> None:
+    """Speech of an ordinary level, without the peaks that an exponential makes of a rare large magnitude."""
+    generator, cfg = torch.Generator().manual_seed(seed), model.cfg
+    ids = torch.randint(1, cfg.n_token, (1, TOKENS), generator=generator)
+    style = next(iter(random_voices(seed, cfg).values()))[TOKENS]
+    noise = torch.from_numpy(source_noise(0)) * NOISE_SCALE
+    spectrum: list[torch.Tensor] = []
+    post = model.decoder.generator.conv_post
+    hook = post.register_forward_hook(lambda _, __, output: spectrum.append(output))
+
+    def speak() -> torch.Tensor:
+        return model(ids, style, torch.ones(1), noise)["waveform"]
+
+    speak()
+    bins = model.decoder.generator.stft.bins
+    magnitudes = spectrum[0][:, :bins]
+    scale = min(1.0, LOUDEST / float(magnitudes.max() - magnitudes.mean()))
+    assert post.bias is not None
+    post.weight[:bins] *= scale
+    post.bias[:bins] *= scale
+    hook.remove()
+    post.bias[:bins] += math.log(RMS / float(speak().std()))
 
 
 def random_voices(seed: int, cfg: KokoroConfig) -> dict[str, torch.Tensor]:

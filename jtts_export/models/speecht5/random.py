@@ -6,6 +6,9 @@ after one to ten seconds.
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +17,11 @@ from torch import nn
 from transformers import SpeechT5Config, SpeechT5ForTextToSpeech, SpeechT5HifiGan, SpeechT5HifiGanConfig
 
 SPEAKERS = ("random_a", "random_b", "random_c", "random_d")
-STEPS = 160  # of the run that places the stop token: 5 s
-STOP_LOGITS = -9.0, -1.0  # early in that run, and late
+STEPS = 160  # of the runs that place the stop token: 5 s
+TEXTS = (20, 60, 40)  # tokens of what is said there
+STOP_LOGITS = -10.0, 10.0  # early in those runs, and late
+POSITION_SCALE = 2.0  # of the decoder's positional encoding, by which hidden states tell the time
+RIDGE = 1e-3
 
 
 def random_checkpoint(
@@ -30,7 +36,7 @@ def random_checkpoint(
         _spread(model)
         _voice(vocoder)
         speakers = {name: torch.randn(config.speaker_embedding_dim).numpy() for name in SPEAKERS}
-        _place_stop(model, torch.from_numpy(speakers[SPEAKERS[0]]))
+        _place_stop(model, [torch.from_numpy(speaker) for speaker in speakers.values()])
     return {"model": config.to_dict(), "vocoder": vocoder_config.to_dict()}, model, vocoder, speakers
 
 
@@ -50,27 +56,50 @@ def _spread(model: SpeechT5ForTextToSpeech) -> None:
             module.running_mean.normal_(0, 0.1)
             module.running_var.copy_(torch.exp(0.3 * torch.randn_like(module.running_var)))
     prenet: Any = model.speecht5.decoder.prenet
+    prenet.encode_positions.alpha.fill_(POSITION_SCALE)
     for layer in (*prenet.layers, prenet.final_layer):
         layer.weight.normal_(0, 0.06)  # on another dropout mask, mels are at some 10 dB
 
 
 @torch.no_grad()
-def _place_stop(model: Any, speaker: torch.Tensor) -> None:
-    """Point the stop token's weights along the way that hidden states go with time."""
-    config, stop = model.config, model.speech_decoder_postnet.prob_out
+def _place_stop(model: SpeechT5ForTextToSpeech, speakers: Sequence[torch.Tensor]) -> None:
+    """Make the stop token depend on time, and speech end where its logit jumps, which no rounding moves.
+
+    Its weights are fitted to what hidden states are early and late; its bias puts the threshold within the largest
+    jump over all that came before, whatever the text and speaker.
+    """
+    stop = model.speech_decoder_postnet.prob_out
+    steps = min(STEPS, model.config.max_speech_positions)
+    voices = itertools.cycle(speakers)
+    runs = torch.stack([_hidden_states(model, next(voices), tokens, steps) for tokens in TEXTS])
+    hidden = runs.flatten(0, 1)
+    low, high = STOP_LOGITS
+    logits = low + (high - low) * ((torch.arange(steps) / steps - 0.3) / 0.4).clamp(0, 1)
+    centred, wanted = hidden - hidden.mean(0), (logits - logits.mean()).repeat(len(runs))
+    squares = centred.T @ centred
+    squares.diagonal().add_(RIDGE * squares.diagonal().mean())
+    way = torch.linalg.solve(squares, centred.T @ wanted)
+    time = runs @ way  # [runs, steps]
+    before = time.cummax(1).values.amax(0)[:-1]
+    jumps = (time.amin(0)[1:] - before)[steps // 4 :]
+    at = steps // 4 + int(jumps.argmax())
+    threshold = float(before[at] + time[:, at + 1].amin()) / 2
+    factor = model.config.reduction_factor  # frames of a step, whose probabilities add up to one half
+    stop.weight.copy_(way.expand_as(stop.weight))
+    stop.bias.fill_(-threshold - math.log(2 * factor - 1))
+
+
+def _hidden_states(model: Any, speaker: torch.Tensor, tokens: int, steps: int) -> torch.Tensor:
+    """What the stop token sees over a random text, [steps, hidden_size]."""
     states: list[torch.Tensor] = []
-    hook = stop.register_forward_pre_hook(lambda _, inputs: states.append(inputs[0][0]))
-    text = torch.randint(4, config.vocab_size, (1, 30))
-    steps = min(STEPS, config.max_speech_positions)
-    ratio = steps * config.reduction_factor / text.shape[1]
+    hook = model.speech_decoder_postnet.prob_out.register_forward_pre_hook(
+        lambda _, inputs: states.append(inputs[0][0])
+    )
+    text = torch.randint(4, model.config.vocab_size, (1, tokens))
+    ratio = steps * model.config.reduction_factor / tokens
     model.generate_speech(text, speaker[None], threshold=1e9, minlenratio=ratio, maxlenratio=ratio)
     hook.remove()
-    hidden = torch.stack(states)
-    early, late = hidden[: steps // 3].mean(0), hidden[-steps // 3 :].mean(0)
-    low, high = STOP_LOGITS
-    way = (late - early) / (late - early).square().sum()
-    stop.weight.copy_(stop.weight + (high - low) * way)
-    stop.bias.fill_(float(low - (high - low) * way @ early))
+    return torch.stack(states)
 
 
 @torch.no_grad()
