@@ -43,7 +43,8 @@ class FileEntry(BaseModel):
 
 
 class Manifest(BaseModel):
-    """manifest.json: where a release comes from, how it was made, and every file of it. seal: sha256 of the file
+    """manifest.json: where a release comes from, how it was made, and every file of it. coreml: what an app must know
+    of its packages, and how each holds its weights. seal: sha256 of the file
     itself, with nothing in the place of the seal."""
 
     model_config = ConfigDict(frozen=True)
@@ -57,6 +58,7 @@ class Manifest(BaseModel):
     profile: dict[str, Any]
     verdict: str
     variants: dict[str, dict[str, Any]]
+    coreml: dict[str, Any] = {}
     versions: dict[str, str]
     machine: dict[str, Any]
     files: dict[str, FileEntry]
@@ -228,7 +230,7 @@ def _check_measured(folder: Path, names: Collection[str]) -> None:
             if name not in names or sha256_file(folder / name) != sha256:
                 raise GateFailed(f"{name} is not the file that was measured; build again with --force")
     loose = set(names).difference(*(variant["files"] for variant in validation["variants"].values()))
-    if unmeasured := sorted(n for n in loose if n.endswith((".onnx", ".onnx_data"))):
+    if unmeasured := sorted(n for n in loose if n.endswith((".onnx", ".onnx_data")) or ".mlpackage/" in n):
         raise GateFailed(f"{unmeasured[0]} was never measured")
 
 

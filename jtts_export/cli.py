@@ -13,6 +13,7 @@ import click
 
 from . import __version__
 from .errors import JttsError
+from .exporters.coreml.stage import DEFAULT_TARGET, TARGETS, Target
 from .exporters.graph import DEFAULT_OPSET, OPSETS
 from .models import MODELS
 from .models.source import choices
@@ -99,6 +100,14 @@ def _export(name: str, summary: str) -> None:
             help="Where stage results are kept.  [default: the user's cache]",
         ),
         click.option("--force", is_flag=True, help="Run every stage again."),
+        click.option("--coreml", is_flag=True, help="Also CoreML packages, with --int8 in 8 bits too."),
+        click.option(
+            "--coreml-target",
+            type=click.Choice(TARGETS),
+            default=DEFAULT_TARGET,
+            show_default=True,
+            help="The oldest system that loads them.",
+        ),
         _sentences,
         _as_json,
     ]
@@ -127,6 +136,8 @@ def _build(
     cache: Path | None,
     force: bool,
     sentences: Path | None,
+    coreml: bool,
+    coreml_target: Target,
     as_json: bool,
     **variants: bool,
 ) -> None:
@@ -146,6 +157,7 @@ def _build(
         opset=opset,
         force=force,
         sentences=_read_sentences(sentences),
+        coreml=coreml_target if coreml else None,
     )
     outcome = build(job, Progress())
     _conclude(outcome.validation, outcome.release, as_json)

@@ -44,16 +44,21 @@ def revalidate(
     if source.sha256 != manifest.checkpoint["sha256"]:
         raise CheckpointError(f"{source.source} is not the checkpoint that {release} was made from")
 
+    from .exporters.coreml.build import packages as built_packages
     from .validate.gates import finite
     from .validate.measure import spread_of, validate
-    from .validate.subject import Subject
+    from .validate.subject import Packages, Subject
 
     model = info.load()
     files = {variant: released(release, (*model.graphs, *model.derived), variant) for variant in manifest.variants}
+    packages = None
+    if made := manifest.coreml:
+        folders = {v: built_packages(release / v, made["stages"]) for v in made["variants"]}
+        packages = Packages(made["target"], folders)
     with progress.stage("spread"):
         loaded = model.load(source)
         spread = spread_of(model, loaded, wanted.threads)
-    subject = Subject(manifest.model, model, loaded, files, release, wanted, spread, sentences)
+    subject = Subject(manifest.model, model, loaded, files, release, wanted, spread, sentences, packages)
     with progress.stage("validate"):
         measured = validate(subject, progress.step, report and report / "samples")
     kept = ("schema_version", "tool_version", "model", "checkpoint")

@@ -10,18 +10,25 @@ from typing import TYPE_CHECKING, Any
 
 from . import __version__, artifact, card
 from .errors import JttsError
+from .exporters.coreml.build import INTERFACE, SCHEMES
+from .exporters.coreml.convert import SUFFIX
+from .exporters.coreml.swift import page
 from .models import MODELS
 from .models.source import Source
 from .profiles.schema import Profile
-from .runtime.names import graph_file
+from .runtime.names import COREML, COREML_INT8, graph_file
 from .store import check, files_under, tool_versions
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from .exporters.coreml.convert import About
+    from .exporters.coreml.stage import Export, Target
+    from .exporters.coreml.stage import Stage as CoremlStage
     from .exporters.model import Loaded, Model
     from .validate.parity import Metrics
     from .validate.spread import Spread
+    from .validate.subject import Packages
 
 GRAPHS, SPREAD, RECIPE, CLIENTS = "graphs", "spread.json", "recipe.json", "clients"
 REPORT, SAMPLES = "report", "samples"
@@ -135,6 +142,42 @@ class Stages:
         self._save(graphs, out, variant)
         _write(out / RECIPE, report)
 
+    def coreml(self, target: Target, out: Path) -> None:
+        """Packages of every stage, for a target."""
+        from .exporters.coreml.build import build
+
+        build(self._coreml(), self._coreml().stages(self.loaded, target), target, self._about(), out, self.tell)
+
+    def coreml_int8(self, target: Target, made: Path, out: Path) -> None:
+        """The same with weights in 8 bits, each stage's held as closely as its gate asks for."""
+        from .exporters.coreml.build import build_int8
+        from .validate import coreml
+        from .validate.parity import reference_taps
+
+        coreml_stages = self._coreml().stages(self.loaded, target)
+        self.tell("speaking by modules")
+        cases = self.model.cases(self.loaded.config, self.loaded.voices, "brief")
+        parity = self.model.parity
+        expected = reference_taps(parity, self.model.reference(self.loaded, self.profile.threads, 0, False), cases)
+        calls, _ = coreml.record(self._coreml(), coreml_stages, self.loaded, parity, expected, cases)
+
+        def judge(stage: CoremlStage, package: Path) -> float:
+            return float(coreml.stage_row(stage, package, calls[stage.name], ("exact",))["exact_snr_db"])
+
+        gates = self.profile.gates_for(self.name, COREML_INT8)
+        least_db = max((gate.limit for gate in gates if gate.metric == "coreml_stage_snr_db"), default=0.0)
+        build_int8(coreml_stages, target, self._about(), made, judge, least_db, out, self.tell)
+
+    def _coreml(self) -> Export:
+        assert self.model.coreml is not None
+        return self.model.coreml
+
+    def _about(self) -> About:
+        from .exporters.coreml.convert import About
+
+        info, source = MODELS[self.name], self.source.describe()
+        return About(info.title, f"weights: {source['source']}; converted by jtts-export", info.licence, __version__)
+
     def _save(self, graphs: Mapping[str, ir.Model], out: Path, variant: str) -> None:
         from .exporters.onnx import save
 
@@ -142,7 +185,9 @@ class Stages:
         for name, path in graph_paths(out, whole, variant).items():
             save(whole[name], path, name in self.model.external)
 
-    def validate(self, exported: Path, made: Mapping[str, Path], spread: Path, out: Path) -> None:
+    def validate(
+        self, exported: Path, made: Mapping[str, Path], spread: Path, packed: Mapping[str, Path], out: Path
+    ) -> None:
         """Every variant's files against the reference and its gates."""
         from .validate.measure import validate
         from .validate.subject import Subject
@@ -157,6 +202,7 @@ class Stages:
             profile=self.profile,
             spread=read_spread(spread),
             sentences=self.sentences,
+            packages=_packages(packed),
         )
         measured = validate(subject, self.tell, out / REPORT / SAMPLES)
         content = {
@@ -186,7 +232,14 @@ class Stages:
         report.write(json.loads(self.validation(validated)), validated / REPORT / SAMPLES, out / REPORT)
 
     def package(
-        self, exported: Path, made: Mapping[str, Path], spread: Path, validated: Path, reported: Path, out: Path
+        self,
+        exported: Path,
+        made: Mapping[str, Path],
+        spread: Path,
+        packed: Mapping[str, Path],
+        validated: Path,
+        reported: Path,
+        out: Path,
     ) -> tuple[Path, dict[str, Any]]:
         """The release folder, from the files that were measured. Nothing is written where it is there already."""
         text = self.validation(validated)
@@ -194,11 +247,15 @@ class Stages:
         release = artifact.release_path(out, self.name, validation["verdict"])
         if artifact.is_current(release, text):
             return release, validation
-        for folder in (exported, *made.values(), spread, validated, reported):
+        for folder in (exported, *made.values(), spread, *packed.values(), validated, reported):
             check(folder)
         parts = _parts(exported / CLIENTS)
         for folder in made.values():
             parts |= _parts(folder / GRAPHS)
+        for variant, folder in packed.items():
+            for stage in _coreml_entry(packed)["stages"]:
+                package = f"{stage}{SUFFIX}"
+                parts |= {f"{variant}/{package}/{n}": path for n, path in _parts(folder / package).items()}
         for folder in (validated, reported):
             parts |= {f"{REPORT}/{name}": path for name, path in _parts(folder / REPORT).items()}
         recipes = {v: json.loads((f / RECIPE).read_text()) for v, f in made.items() if (f / RECIPE).exists()}
@@ -212,16 +269,40 @@ class Stages:
             "profile": self.profile.model_dump(),
             "verdict": validation["verdict"],
             "variants": {v: {"files": list(validation["variants"][v]["files"]), **recipes.get(v, {})} for v in made},
+            "coreml": _coreml_entry(packed),
             "versions": tool_versions(),
             "machine": artifact.machine(),
         }
         texts = {artifact.VALIDATION: text, "README.md": card.render(validation, MODELS[self.name])}
+        if packed:
+            texts[f"{COREML}/README.md"] = page(MODELS[self.name].title, manifest["coreml"])
         return artifact.write(out, parts, texts, manifest), validation
 
 
 def graph_paths(folder: Path, names: Iterable[str], variant: str = "fp32") -> dict[str, Path]:
     """Graph -> file in the folder of a stage that made a variant's graphs, under the name it has in a release."""
     return {name: folder / GRAPHS / graph_file(name, variant) for name in names}
+
+
+def _packages(packed: Mapping[str, Path]) -> Packages | None:
+    """Those in the folders of the stages that made them."""
+    from .exporters.coreml.build import packages
+    from .validate.subject import Packages
+
+    if not packed:
+        return None
+    made = _coreml_entry(packed)
+    return Packages(made["target"], {variant: packages(folder, made["stages"]) for variant, folder in packed.items()})
+
+
+def _coreml_entry(packed: Mapping[str, Path]) -> dict[str, Any]:
+    """What the manifest says of packages: what an app must know, and how each variant holds weights."""
+    if not packed:
+        return {}
+    interface = json.loads((packed[COREML] / INTERFACE).read_text(encoding="utf-8"))
+    schemes = {v: f / SCHEMES for v, f in packed.items()}
+    held = {v: json.loads(path.read_text(encoding="utf-8")) if path.exists() else {} for v, path in schemes.items()}
+    return {**interface, "variants": held}
 
 
 def _parts(folder: Path) -> dict[str, Path]:

@@ -24,7 +24,7 @@ from .models.source import sha256_file
 
 PACKAGES = (
     *("torch", "transformers", "tokenizers", "onnx", "onnx-ir", "onnxruntime", "numpy", "scipy"),
-    *("pystoi", "pesq", "praat-parselmouth", "pyloudnorm", "soundfile", "pillow", "jinja2"),
+    *("pystoi", "pesq", "praat-parselmouth", "pyloudnorm", "soundfile", "pillow", "jinja2", "coremltools"),
 )
 SOURCES = {".py", ".json", ".jinja", ".css", ".js"}
 UNUSED_DAYS = 30

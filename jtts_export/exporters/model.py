@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx_ir as ir
 
+    from .coreml.stage import Export
+
 Config = Mapping[str, Any]
 Voices = Mapping[str, Any]  # arrays, or what else makes a model's voice
 Speak = Callable[[], "Iterator[np.ndarray]"]
@@ -68,6 +70,7 @@ class Model:
     cases: utterances to "calibration", "search" or "validation" ends, which share none; "timed" ones, a short, a
     medium and a long one in this order; a "brief" one; and a "sequence" of many lengths by one voice, the longest
     first, every sixth the same as the second.
+    coreml: how it comes to CoreML, of a model that does.
     speaker: a runtime on graph files; calling it streams a built-in text, chunk by chunk.
     """
 
@@ -93,3 +96,4 @@ class Model:
     steps: Callable[[Mapping[str, Mapping[str, Path]], Mapping[str, Any], Case, int], dict[str, Metrics]] | None = (
         None
     )
+    coreml: Export | None = None

@@ -23,6 +23,7 @@ from jtts_export.validate.parity import Parity, Stage
 from jtts_export.validate.runner import Case
 
 from . import onnx, sentences, speecht5_sentences
+from .coreml.speecht5 import EXPORT as COREML
 from .graph import Graph
 from .model import Config, Loaded, Model, Speak, Voices
 from .speecht5_clients import client_decoder, write_client_files
@@ -250,4 +251,5 @@ MODEL = Model(
     draws=draws,
     parity=PARITY,
     recipes={"int8": INT8, "fp16": FP16},
+    coreml=COREML,
 )

@@ -49,6 +49,7 @@ from jtts_export.validate.runner import Case
 from jtts_export.validate.steps import STEPS, Feed, step_times
 
 from . import onnx, sentences, t3_sentences
+from .coreml.t3 import EXPORT as COREML
 from .graph import Graph
 from .model import Config, Loaded, Model, Speak, Voices
 from .t3_clients import write_client_files
@@ -324,4 +325,5 @@ MODEL = Model(
     feeds=feeds,
     parity=PARITY,
     recipes=RECIPES,
+    coreml=COREML,
 )

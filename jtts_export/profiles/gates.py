@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jtts_export.models import MODELS
+from jtts_export.runtime.names import COREML, COREML_INT8
 
 from .known import check_known
 from .metrics import TABLE, metrics_of
@@ -55,7 +56,8 @@ def check_gates(gates: Gates) -> None:
     for model, variants in gates.items():
         check_known("model", model, MODELS, where="gates")
         for variant, limits in variants.items():
-            check_known("variant", variant, (ALL, "fp32", *MODELS[model].variants), f"of {model}", f"gates.{model}")
+            known = (ALL, "fp32", *MODELS[model].variants, COREML, COREML_INT8)
+            check_known("variant", variant, known, f"of {model}", f"gates.{model}")
             where = f"gates.{model}.{variant}"
             for metric, limit in limits.items():
                 check_known("metric", metric, metrics_of(model), f"of {model}", where)

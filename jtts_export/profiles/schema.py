@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 
 from jtts_export.errors import BadInput
 from jtts_export.models import MODELS
-from jtts_export.runtime.names import VARIANT_SUFFIX
+from jtts_export.runtime.names import COREML, COREML_INT8, VARIANT_SUFFIX
 
 from . import web
 from .allowed import KINDS, SCHEMES, check_schemes, refused_schemes
@@ -58,8 +58,8 @@ class Profile(BaseModel):
     release among those.
     schemes: how weights may be held, by kind or by label; see allowed.py.
     variants: those that may be made beside fp32, which always is; default_variants: made where none is asked for.
-    gates: model -> variant -> metric -> "OP LIMIT"; variant `all` applies to each; "off" under a variant takes a gate
-    of `all` away.
+    gates: model -> variant -> metric -> "OP LIMIT"; variant `all` applies to each but CoreML's; "off" under a variant
+    takes a gate of `all` away.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -119,9 +119,11 @@ class Profile(BaseModel):
                         )
 
     def gates_for(self, model: str, variant: str) -> list[Gate]:
-        """The gates of a variant, in order; a limit of its own replaces one under `all`, and "off" takes it away."""
+        """The gates of a variant, in order; a limit of its own replaces one under `all`, and "off" takes it away.
+        Packages of CoreML are measured otherwise, and have their own alone."""
         variants = self.gates.get(model, {})
-        limits = {**variants.get(ALL, {}), **variants.get(variant, {})}
+        common = {} if variant in (COREML, COREML_INT8) else variants.get(ALL, {})
+        limits = {**common, **variants.get(variant, {})}
         return [parse_gate(metric, limit) for metric, limit in limits.items() if limit != OFF]
 
     def variants_for(self, model: str, asked: Sequence[str]) -> tuple[str, ...]:

@@ -175,6 +175,14 @@ def checkpoint(validation: Validation) -> str:
     return text(f"{shown}@{str(given['revision'])[:12]}" if given.get("revision") else shown)
 
 
+def _coreml(validation: Validation) -> str:
+    """How packages were checked, where there are any."""
+    for variant in validation["variants"].values():
+        if found := variant.get("coreml"):
+            return f"for {found.get('target', '')}; numbers checked {found.get('checked', '')}"
+    return ""
+
+
 def about(validation: Validation) -> list[tuple[str, str]]:
     """Terms and what they are in this release: checkpoint, profile, machine, tool."""
     machine, profile = validation.get("machine") or {}, validation.get("profile") or {}
@@ -196,6 +204,7 @@ def about(validation: Validation) -> list[tuple[str, str]]:
                 "Machine's jitter",
                 jitter is not None and f"{number(jitter)}{disturbed}: slowest over median of a fixed piece of work",
             ),
+            ("CoreML", _coreml(validation)),
             ("Made by", f"jtts-export {validation.get('tool_version', '')}".strip()),
         )
         if said

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jtts_export.errors import OutsideError
 
+COREML, COREML_INT8 = "coreml", "coreml-int8"  # variants that are packages, and the folders that they lie in
 VARIANT_SUFFIX = {"fp32": "", "fp16": "_fp16", "int8": "_quantized", "int8-fast": "_fast", "int4": "_q4"}
 
 

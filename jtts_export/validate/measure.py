@@ -11,7 +11,7 @@ import numpy as np
 from jtts_export.exporters.model import Loaded, Model
 from jtts_export.models.source import sha256_file
 
-from . import assets, layers, operators, timing
+from . import assets, coreml, layers, operators, timing
 from .gates import verdict_of
 from .listening import listen, save_samples
 from .parity import Metrics, compare, reference_taps
@@ -51,6 +51,8 @@ def validate(subject: Subject, tell: Tell, samples: Path | None = None) -> dict:
         }
         for variant, graphs in subject.files.items()
     }
+    if packages := subject.packages:
+        hashes |= {v: coreml.hashes(v, folders) for v, folders in packages.files.items()}
     tell("reference")
     expected = reference(subject)
     findings = {variant: Findings() for variant in subject.files}
@@ -60,6 +62,8 @@ def validate(subject: Subject, tell: Tell, samples: Path | None = None) -> dict:
             faithful, said[variant] = faithfulness(subject, variant, expected, tell)
             found.take(faithful)
     noise = timing.measure(subject, findings, tell)
+    if packages:
+        findings |= coreml.measure(subject, packages, tell)
     variants = {
         variant: {
             **found.judged(subject.gates(variant)),

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from jtts_export.exporters.coreml.stage import Target
 from jtts_export.exporters.model import Loaded, Model
 from jtts_export.profiles.schema import Gate, Profile
 
@@ -20,6 +21,14 @@ from .spread import Spread
 
 Files = Mapping[str, Path]  # graph -> file
 MOST_WORDS = 300  # characters of an error
+
+
+@dataclass(frozen=True)
+class Packages:
+    """CoreML packages: the target they are for; variant -> stage -> folder."""
+
+    target: Target
+    files: Mapping[str, Files]
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,7 @@ class Subject:
     profile: Profile
     spread: Spread
     sentences: Sequence[str] = ()
+    packages: Packages | None = None
 
     @property
     def threads(self) -> int:

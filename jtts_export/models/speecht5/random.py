@@ -17,8 +17,9 @@ from torch import nn
 from transformers import SpeechT5Config, SpeechT5ForTextToSpeech, SpeechT5HifiGan, SpeechT5HifiGanConfig
 
 SPEAKERS = ("random_a", "random_b", "random_c", "random_d")
-STEPS = 160  # of the runs that place the stop token: 5 s
-TEXTS = (20, 60, 40)  # tokens of what is said there
+STEPS = 96  # of the runs that place the stop token: 3 s
+TEXTS = (20, 60)  # tokens of what is said there
+END = 0.4, 0.7  # of those steps, between which speech ends
 STOP_LOGITS = -10.0, 10.0  # early in those runs, and late
 POSITION_SCALE = 2.0  # of the decoder's positional encoding, by which hidden states tell the time
 RIDGE = 1e-3
@@ -57,8 +58,8 @@ def _spread(model: SpeechT5ForTextToSpeech) -> None:
             module.running_var.copy_(torch.exp(0.3 * torch.randn_like(module.running_var)))
     prenet: Any = model.speecht5.decoder.prenet
     prenet.encode_positions.alpha.fill_(POSITION_SCALE)
-    for layer in (*prenet.layers, prenet.final_layer):
-        layer.weight.normal_(0, 0.06)  # on another dropout mask, mels are at some 10 dB
+    for layer in (*prenet.layers, prenet.final_layer):  # on another dropout mask, mels are at some 10 dB
+        layer.weight.normal_(0, 0.96 / model.config.speech_decoder_prenet_units**0.5)
 
 
 @torch.no_grad()
@@ -81,8 +82,8 @@ def _place_stop(model: SpeechT5ForTextToSpeech, speakers: Sequence[torch.Tensor]
     way = torch.linalg.solve(squares, centred.T @ wanted)
     time = runs @ way  # [runs, steps]
     before = time.cummax(1).values.amax(0)[:-1]
-    jumps = (time.amin(0)[1:] - before)[steps // 4 :]
-    at = steps // 4 + int(jumps.argmax())
+    first, last = (int(steps * share) for share in END)
+    at = first + int((time.amin(0)[1:] - before)[first:last].argmax())
     threshold = float(before[at] + time[:, at + 1].amin()) / 2
     factor = model.config.reduction_factor  # frames of a step, whose probabilities add up to one half
     stop.weight.copy_(way.expand_as(stop.weight))
