@@ -170,9 +170,9 @@ def measure(subject: Subject, packages: Packages, tell: Tell) -> dict[str, Findi
                     },
                 )
             )
-    if {COREML, COREML_INT8} <= found.keys():
-        light, full = (found[v].metrics.get("size_mb", float("inf")) for v in (COREML_INT8, COREML))
-        found[COREML_INT8].metrics["size_ratio_vs_coreml"] = light / full
+    sizes = {variant: mine.metrics["size_mb"] for variant, mine in found.items() if "size_mb" in mine.metrics}
+    if sizes.keys() == {COREML, COREML_INT8}:
+        found[COREML_INT8].metrics["size_ratio_vs_coreml"] = sizes[COREML_INT8] / sizes[COREML]
     return found
 
 

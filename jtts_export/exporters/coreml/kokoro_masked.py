@@ -3,6 +3,8 @@
 A package computes a fixed number of frames or tokens, and an utterance fills part of them. Every layer here gives, up
 to the utterance's end, what the reference's gives on an axis that ends there: convolutions see zeros behind the end,
 norms count what is ahead of it, and LSTMs that run backwards start at it.
+
+What converting computes of weights is a buffer here, so that every constant of a package can be found in its module.
 """
 
 from __future__ import annotations
@@ -10,12 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jtts_export.models.kokoro.adain import AdaIN1d, AdainResBlk1d, AdaINResBlock1, snake
+from jtts_export.models.kokoro.adain import AdaIN1d, AdainResBlk1d, AdaINResBlock1
 from jtts_export.models.kokoro.albert import Albert
 from jtts_export.models.kokoro.prosody import AdaLayerNorm
 
@@ -49,10 +52,14 @@ class Span:
         return Span.of(torch.cat([finer[:, :, :1]] * more + [finer], dim=2))
 
 
-def span(length: Tensor, size: Tensor | int, like: Tensor) -> Span:
+def span(length: Tensor, size: int, like: Tensor) -> Span:
     """length: int32 [1], valid values of `size`; the mask is of the type of `like`."""
-    valid = torch.arange(size, dtype=torch.int32) < length  # type: ignore[call-overload]
-    return Span.of(valid.to(like.dtype).reshape(1, 1, -1))
+    return Span.of((_positions(size) < length).to(like.dtype).reshape(1, 1, -1))
+
+
+def _positions(size: int) -> Tensor:
+    """int32 [size]; cast once more, for what coremltools counts by a computed size are floats."""
+    return torch.arange(size, dtype=torch.int32).to(torch.int32)
 
 
 def repeat(x: Tensor, rate: int) -> Tensor:
@@ -60,37 +67,62 @@ def repeat(x: Tensor, rate: int) -> Tensor:
     return x.unsqueeze(3).expand(-1, -1, -1, rate).reshape(1, x.shape[1], -1)
 
 
-def reversal(length: Tensor, size: Tensor | int) -> Tensor:
+def reversal(length: Tensor, size: int) -> Tensor:
     """Indices that turn the first `length` values of an axis around, int32 [size]; its own inverse."""
-    at = torch.arange(size, dtype=torch.int32)  # type: ignore[call-overload]
+    at = _positions(size)
     return torch.where(at < length, length - 1 - at, at)
 
 
-def bilstm(lstm: nn.LSTM, x: Tensor, turned: Tensor) -> Tensor:
-    """x: [1, time, channels]; turned: see reversal(). Nothing behind the end reaches what is ahead of it."""
-    ahead = _one_direction(lstm, x, "")
-    back = _one_direction(lstm, x.index_select(1, turned), "_reverse")
-    return torch.cat([ahead, back.index_select(1, turned)], dim=2)
+class BiLSTM(nn.Module):
+    """An LSTM in both directions, of which nothing behind the end reaches what is ahead of it."""
+
+    def __init__(self, lstm: nn.LSTM) -> None:
+        super().__init__()
+        self.lstm = lstm
+        for end in ("", "_reverse"):
+            ih, hh = (getattr(lstm, f"bias_{name}_l0{end}").detach() for name in ("ih", "hh"))
+            self.register_buffer(f"bias{end}", ih + hh)
+
+    def forward(self, x: Tensor, turned: Tensor) -> Tensor:
+        """x: [1, time, channels]; turned: see reversal()."""
+        ahead = self._one_direction(x, "")
+        back = self._one_direction(x.index_select(1, turned), "_reverse")
+        return torch.cat([ahead, back.index_select(1, turned)], dim=2)
+
+    def _one_direction(self, x: Tensor, end: str) -> Tensor:
+        weights = [getattr(self.lstm, f"weight_{name}_l0{end}") for name in ("ih", "hh")]
+        bias, zeros = self.get_buffer(f"bias{end}"), x.new_zeros(1, 1, self.lstm.hidden_size)
+        weights += [bias, torch.zeros_like(bias)]
+        return torch._VF.lstm(x, (zeros, zeros), weights, True, 1, 0.0, False, False, True)[0]
 
 
-def _one_direction(lstm: nn.LSTM, x: Tensor, suffix: str) -> Tensor:
-    weights = [getattr(lstm, f"{name}_l0{suffix}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-    zeros = x.new_zeros(1, 1, lstm.hidden_size)
-    return torch._VF.lstm(x, (zeros, zeros), weights, True, 1, 0.0, False, False, True)[0]  # type: ignore[attr-defined]
+class MaskedAlbert(nn.Module):
+    """ALBERT, whose attention sees what is valid."""
+
+    positions: Tensor
+
+    def __init__(self, bert: Albert) -> None:
+        super().__init__()
+        self.bert = bert
+        table = bert.embeddings.position_embeddings.weight + bert.embeddings.token_type_embeddings.weight[0]
+        self.register_buffer("positions", table.detach())
+
+    def forward(self, input_ids: Tensor, length: Tensor, tokens: Span) -> Tensor:
+        """int32 [1, tokens] -> [1, tokens, hidden_size]."""
+        embeddings, encoder = self.bert.embeddings, self.bert.encoder
+        at = _positions(input_ids.shape[1])
+        # Looked up, not cut off: the table is stored once for all lengths.
+        places = self.positions.index_select(0, torch.where(at < length, at, torch.zeros_like(at)))
+        x = encoder.embedding_hidden_mapping_in(embeddings.LayerNorm(embeddings.word_embeddings(input_ids) + places))
+        layer: Any = encoder.get_submodule("albert_layer_groups.0.albert_layers.0")
+        unseen = (1 - tokens.mask).unsqueeze(1) * FAR
+        for _ in range(encoder.repeats):
+            x = _attention(layer.attention, x, unseen)
+            x = layer.full_layer_layer_norm(layer.ffn_output(F.gelu(layer.ffn(x), approximate="tanh")) + x)
+        return x
 
 
-def albert(bert: Albert, input_ids: Tensor, tokens: Span) -> Tensor:
-    """[1, tokens] -> [1, tokens, hidden_size]; attention sees what is valid."""
-    x = bert.encoder.embedding_hidden_mapping_in(bert.embeddings(input_ids))
-    layer = bert.encoder.get_submodule("albert_layer_groups.0.albert_layers.0")
-    unseen = (1 - tokens.mask).unsqueeze(1) * FAR
-    for _ in range(bert.encoder.repeats):
-        x = _attention(layer.attention, x, unseen)
-        x = layer.full_layer_layer_norm(layer.ffn_output(F.gelu(layer.ffn(x), approximate="tanh")) + x)
-    return x
-
-
-def _attention(block: nn.Module, x: Tensor, unseen: Tensor) -> Tensor:
+def _attention(block: Any, x: Tensor, unseen: Tensor) -> Tensor:
     size = x.shape[-1] // block.heads
 
     def split(y: Tensor) -> Tensor:
@@ -159,13 +191,28 @@ def adain_residual(
     return (y + (repeat(shortcut, 2) if block.upsample else shortcut)) * math.sqrt(0.5)
 
 
-def snake_residual(block: AdaINResBlock1, x: Tensor, styled: Styled, valid: Span) -> Tensor:
-    """[1, channels, time] -> [1, channels, time]."""
-    halves = zip(block.convs1, block.convs2, block.adain1, block.adain2, block.alpha1, block.alpha2, strict=True)
-    for conv1, conv2, norm1, norm2, alpha1, alpha2 in halves:
-        y = conv1(snake(adain(norm1, x, styled, valid), alpha1) * valid.mask)
-        x = x + conv2(snake(adain(norm2, y, styled, valid), alpha2) * valid.mask)
-    return x
+class SnakeResidual(nn.Module):
+    """AdaINResBlock1."""
+
+    def __init__(self, block: AdaINResBlock1) -> None:
+        super().__init__()
+        self.block: Any = block
+        self._count = len(block.convs1)
+        for i, alpha in enumerate([*block.alpha1, *block.alpha2]):
+            self.register_buffer(f"inverse{i}", 1 / alpha.detach())
+
+    def forward(self, x: Tensor, styled: Styled, valid: Span) -> Tensor:
+        """[1, channels, time] -> [1, channels, time]."""
+        block = self.block
+        for i, (conv1, conv2) in enumerate(zip(block.convs1, block.convs2, strict=True)):
+            y = self._snake(adain(block.adain1[i], x, styled, valid), block.alpha1[i], i)
+            y = adain(block.adain2[i], conv1(y * valid.mask), styled, valid)
+            x = x + conv2(self._snake(y, block.alpha2[i], self._count + i) * valid.mask)
+        return x
+
+    def _snake(self, x: Tensor, alpha: Tensor, i: int) -> Tensor:
+        sine = torch.sin(alpha * x)
+        return x + self.get_buffer(f"inverse{i}") * (sine * sine)
 
 
 def norms_of(*blocks: nn.Module) -> list[AdaIN1d]:

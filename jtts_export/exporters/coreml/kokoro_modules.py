@@ -7,6 +7,8 @@ utterance fills: tokens in Duration, frames in the others.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,17 +27,17 @@ from jtts_export.models.kokoro.prosody import AdaLayerNorm
 from jtts_export.runtime.draws import NOISE_SCALE, source_noise
 
 from .kokoro_masked import (
+    BiLSTM,
+    MaskedAlbert,
+    SnakeResidual,
     Span,
     Styled,
     Styles,
     ada_layer_norm,
     adain_residual,
-    albert,
-    bilstm,
     norms_of,
     repeat,
     reversal,
-    snake_residual,
     span,
 )
 
@@ -46,10 +48,13 @@ class Duration(nn.Module):
     def __init__(self, model: Kokoro) -> None:
         super().__init__()
         self.style_dim = model.cfg.style_dim
-        self.bert, self.bert_encoder = model.bert, model.bert_encoder
-        self.encoder, self.lstm = model.predictor.text_encoder, model.predictor.lstm
-        self.projection = model.predictor.duration_proj
-        self.text = model.text_encoder
+        predictor = model.predictor
+        self.bert, self.bert_encoder = MaskedAlbert(model.bert), model.bert_encoder
+        blocks = predictor.text_encoder.lstms
+        self.encoder = nn.ModuleList(BiLSTM(block) if isinstance(block, nn.LSTM) else block for block in blocks)
+        self.lstm, self.projection = BiLSTM(predictor.lstm), predictor.duration_proj
+        self.embedding, self.cnn = model.text_encoder.embedding, model.text_encoder.cnn
+        self.text_lstm = BiLSTM(model.text_encoder.lstm)
 
     def forward(
         self, input_ids: Tensor, length: Tensor, style: Tensor, speed: Tensor
@@ -57,32 +62,30 @@ class Duration(nn.Module):
         """input_ids: int32 [1, tokens]; style: [1, 2 * style_dim]; speed: [1].
 
         Returns frames per token before rounding [1, tokens], features [1, tokens, hidden_dim + style_dim] and text
-        [1, hidden_dim, tokens].
+        [1, hidden_dim, tokens]; zeros behind the end.
         """
         size = input_ids.shape[1]
         tokens, turned = span(length, size, style), reversal(length, size)
-        features = self._features(input_ids, style[:, self.style_dim :], tokens, turned)
-        x = bilstm(self.lstm, features, turned)
-        frames = torch.sigmoid(self.projection(x)).sum(dim=2) / speed
-        return frames, features, self._text(input_ids, tokens, turned)
+        x = self.bert_encoder(self.bert(input_ids, length, tokens))
+        features = self._features(x, style[:, self.style_dim :], turned) * tokens.mask.transpose(1, 2)
+        frames = torch.sigmoid(self.projection(self.lstm(features, turned))).sum(dim=2) / speed
+        return frames * tokens.mask[0], features, self._text(input_ids, tokens, turned)
 
-    def _features(self, input_ids: Tensor, style: Tensor, tokens: Span, turned: Tensor) -> Tensor:
-        x = self.bert_encoder(albert(self.bert, input_ids, tokens))
-        tiled = style.unsqueeze(1).expand(-1, input_ids.shape[1], -1)
+    def _features(self, x: Tensor, style: Tensor, turned: Tensor) -> Tensor:
+        tiled = style.unsqueeze(1).expand(-1, x.shape[1], -1)
         x = torch.cat([x, tiled], dim=2)
-        for block in self.encoder.lstms:
+        for block in self.encoder:
             if isinstance(block, AdaLayerNorm):
                 x = torch.cat([ada_layer_norm(block, x, style), tiled], dim=2)
             else:
-                assert isinstance(block, nn.LSTM)
-                x = bilstm(block, x, turned)
+                x = block(x, turned)
         return x
 
     def _text(self, input_ids: Tensor, tokens: Span, turned: Tensor) -> Tensor:
-        x = self.text.embedding(input_ids).transpose(1, 2)
-        for block in self.text.cnn:
+        x = self.embedding(input_ids).transpose(1, 2)
+        for block in self.cnn:
             x = block(x * tokens.mask)
-        return bilstm(self.text.lstm, x.transpose(1, 2), turned).transpose(1, 2)
+        return self.text_lstm(x.transpose(1, 2), turned).transpose(1, 2) * tokens.mask
 
 
 class Prosody(nn.Module):
@@ -92,7 +95,7 @@ class Prosody(nn.Module):
         super().__init__()
         self.style_dim = model.cfg.style_dim
         predictor = model.predictor
-        self.shared, self.f0, self.n = predictor.shared, predictor.F0, predictor.N
+        self.shared, self.f0, self.n = BiLSTM(predictor.shared), predictor.F0, predictor.N
         self.f0_projection, self.n_projection = predictor.F0_proj, predictor.N_proj
         norms = norms_of(self.f0, self.n)
         doubled = [norm for blocks in (self.f0, self.n) for norm in _doubled(blocks)]
@@ -107,7 +110,7 @@ class Prosody(nn.Module):
         size = owner.shape[0]
         frames = span(length, size, features)
         curve = frames.times(2)
-        x = bilstm(self.shared, features.index_select(1, owner), reversal(length, size)).transpose(1, 2)
+        x = self.shared(features.index_select(1, owner), reversal(length, size)).transpose(1, 2)
         style = style[:, self.style_dim :]
         styled = {**self.styles(style, frames), **self.doubled_styles(style, curve)}
 
@@ -118,13 +121,13 @@ class Prosody(nn.Module):
         return drawn(self.f0, self.f0_projection), drawn(self.n, self.n_projection)
 
 
-def _doubled(blocks: nn.ModuleList) -> list[AdaIN1d]:
+def _doubled(blocks: Any) -> list[AdaIN1d]:
     """Norms at the doubled rate: the second of the block that upsamples, and what comes behind it."""
     at = next(i for i, block in enumerate(blocks) if block.upsample)
     return [blocks[at].norm2, *norms_of(*blocks[at + 1 :])]
 
 
-def _residuals(blocks: nn.ModuleList, x: Tensor, styled: Styled, valid: Span, doubled: Span) -> Tensor:
+def _residuals(blocks: Any, x: Tensor, styled: Styled, valid: Span, doubled: Span) -> Tensor:
     """One after the other; those behind the one that upsamples run at its rate."""
     for block in blocks:
         x = adain_residual(block, x, styled, valid, doubled)
@@ -136,7 +139,8 @@ class Source(nn.Module):
     """F0 to the spectrum of the harmonic source, with the noise that every export bakes in."""
 
     noise: Tensor
-    offset: Tensor
+    ahead: Tensor
+    behind: Tensor
 
     def __init__(self, model: Kokoro) -> None:
         super().__init__()
@@ -144,7 +148,9 @@ class Source(nn.Module):
         merge = self.source.l_linear.weight.detach()
         self.register_buffer("noise", (torch.from_numpy(source_noise()).float() * NOISE_SCALE @ merge.T).T)
         per_f0 = self.source.samples_per_f0
-        self.register_buffer("offset", torch.arange(per_f0) + 0.5 - per_f0 / 2)  # samples from the F0 value
+        offset = torch.arange(per_f0) + 0.5 - per_f0 / 2  # of samples, from the F0 value in their middle
+        self.register_buffer("ahead", offset[: per_f0 // 2].clone())
+        self.register_buffer("behind", offset[per_f0 // 2 :].clone())
 
     def forward(self, f0: Tensor, length: Tensor) -> Tensor:
         """F0 in Hz [1, 2 * frames] -> magnitude and phase [1, n_fft + 2, samples / hop + 1]."""
@@ -159,7 +165,7 @@ class Source(nn.Module):
     def _excitation(self, f0: Tensor) -> Tensor:
         """F0, 0 behind the end -> [1, samples]. See HarmonicSource."""
         source: HarmonicSource = self.source
-        sines = torch.sin(harmonic_phase(f0, source.harmonic, self.offset) * (2 * math.pi))
+        sines = torch.sin(harmonic_phase(f0, source.harmonic, self.ahead, self.behind) * (2 * math.pi))
         sines = sines.reshape(source.harmonic.shape[0], -1)
         voiced = (f0 > VOICED_THRESHOLD_HZ).to(f0.dtype)
         noise_std = voiced * VOICED_NOISE_STD + (1 - voiced) * (SINE_AMPLITUDE / 3)
@@ -194,15 +200,16 @@ def angle(y: Tensor, x: Tensor) -> Tensor:
     return torch.atan(y / (x + origin)) + turn
 
 
-def harmonic_phase(f0: Tensor, harmonic: Tensor, offset: Tensor) -> Tensor:
-    """Phase of each harmonic in cycles, 0 to 1, [harmonics, values, samples_per_f0], from F0 in Hz [1, values].
+def harmonic_phase(f0: Tensor, harmonic: Tensor, ahead: Tensor, behind: Tensor) -> Tensor:
+    """Phase of each harmonic in cycles, 0 to 1, [harmonics, values, samples of one], from F0 in Hz [1, values].
+
+    ahead, behind: where its samples lie on each side of an F0 value, in samples.
 
     HarmonicSource adds up in float64, which CoreML lacks. Here each term is cut into parts of so few bits that fp32
     holds their sums without rounding, over 4096 values (51 s) of at most 512 samples, in whatever order they are
     added.
     """
-    per_f0 = offset.shape[0]
-    half = per_f0 // 2
+    per_f0 = len(ahead) + len(behind)
     rate = torch.full_like(f0, SAMPLE_RATE_HZ)  # of a plain number, coremltools would multiply by the inverse
     cycles = _fraction(f0 * harmonic / rate)
     coarse = _cut(cycles, 14)
@@ -215,9 +222,8 @@ def harmonic_phase(f0: Tensor, harmonic: Tensor, offset: Tensor) -> Tensor:
 
     def within(part: Tensor, wrap: bool) -> Tensor:
         """Cycles from the F0 value's own phase: back by its step, on by the next one's, and still at the ends."""
-        ahead = F.pad(part[:, 1:], (1, 0)).unsqueeze(2) * offset[:half]
-        behind = F.pad(part[:, 1:], (0, 1)).unsqueeze(2) * offset[half:]
-        moved = torch.cat([ahead, behind], dim=2)
+        own, next_one = F.pad(part[:, 1:], (1, 0)), F.pad(part[:, 1:], (0, 1))
+        moved = torch.cat([own.unsqueeze(2) * ahead, next_one.unsqueeze(2) * behind], dim=2)
         return _fraction(moved) if wrap else moved
 
     return _fraction(at.unsqueeze(2) + within(coarse, True) + within(fine, False))
@@ -247,13 +253,15 @@ class Decoder(nn.Module):
             Styles(norms_of(generator.noise_res[i], *generator.resblocks[i * kernels : (i + 1) * kernels]))
             for i in rates
         )
+        self.noise_blocks = _snakes(generator.noise_res)
+        self.blocks = _snakes(generator.resblocks)
 
     def forward(
         self, text: Tensor, owner: Tensor, f0: Tensor, n: Tensor, har: Tensor, length: Tensor, style: Tensor
     ) -> Tensor:
         """text: [1, hidden_dim, tokens]; owner: int32 [frames]; f0, n: [1, 2 * frames]; har: see Source.
 
-        Returns log magnitude and phase ahead of its sine, [1, n_fft + 2, samples / hop + 1].
+        Returns log magnitude and phase ahead of its sine, [1, n_fft + 2, samples / hop + 1]; zeros behind the end.
         """
         decoder, style = self.decoder, style[:, : self.style_dim]
         frames = span(length, owner.shape[0], text)
@@ -264,7 +272,8 @@ class Decoder(nn.Module):
         styled = {**self.styles(style, frames), **self.doubled_styles(style, curve)}
         x = adain_residual(decoder.encode, torch.cat([asr, f0, n], dim=1), styled, frames)
         beside = torch.cat([decoder.asr_res(asr), f0, n], dim=1)
-        for block in decoder.decode:
+        blocks: Iterable[Any] = decoder.decode
+        for block in blocks:
             x = adain_residual(block, torch.cat([x, beside], dim=1), styled, frames, curve)
         return self._generate(x, har, frames, style)
 
@@ -280,13 +289,17 @@ class Decoder(nn.Module):
             if i == last:
                 x = F.pad(x, (1, 0), mode="reflect")
             styled = self.generator_styles[i](style, valid)
-            x = x + snake_residual(generator.noise_res[i], generator.noise_convs[i](har), styled, valid)
-            first, *others = generator.resblocks[i * generator.kernels : (i + 1) * generator.kernels]
-            total = snake_residual(first, x, styled, valid)
+            x = x + self.noise_blocks[i](generator.noise_convs[i](har), styled, valid)
+            first, *others = self.blocks[i * generator.kernels : (i + 1) * generator.kernels]
+            total = first(x, styled, valid)
             for block in others:
-                total = total + snake_residual(block, x, styled, valid)
+                total = total + block(x, styled, valid)
             x = total / generator.kernels
-        return generator.conv_post(F.leaky_relu(x) * valid.mask)
+        return generator.conv_post(F.leaky_relu(x) * valid.mask) * valid.mask
+
+
+def _snakes(blocks: Iterable[Any]) -> nn.ModuleList:
+    return nn.ModuleList(SnakeResidual(block) for block in blocks)
 
 
 class Tail(nn.Module):

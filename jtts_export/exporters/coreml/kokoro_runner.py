@@ -9,7 +9,7 @@ import numpy as np
 
 from jtts_export.errors import BadInput
 
-from .stage import Networks
+from .stage import MAIN, Networks
 
 DURATION, PROSODY, SOURCE, DECODER, TAIL = STAGES = ("duration", "prosody", "source", "decoder", "tail")
 FLEXIBLE = "_flexible"  # ends the names of stages that take any length
@@ -79,7 +79,7 @@ class KokoroChain:
         stage, function, size = self._place(DURATION, count, self._tokens, "tokens")
         feeds = {"input_ids": _padded(ids, 1, size), "length": np.array([count], np.int32)}
         feeds |= {"style": style, "speed": inputs["speed"].astype(np.float32)}
-        made = self._networks[stage].run(feeds, *function)
+        made = self._networks[stage].run(feeds, function)
         most = count if stage.endswith(FLEXIBLE) else max(self._tokens.values())
         return {
             "frames": made["frames"][:, :count],
@@ -92,16 +92,16 @@ class KokoroChain:
         name, function, size = self._place(stage, frames, self._frames, "frames")
         axes = {"owner": (0, size), "f0": (1, 2 * size), "n": (1, 2 * size), "har": (2, self._spectra * size + 1)}
         fed = {key: _padded(value, *axes[key]) if key in axes else value for key, value in inputs.items()}
-        return self._networks[name].run({**fed, "length": np.array([frames], np.int32)}, *function)
+        return self._networks[name].run({**fed, "length": np.array([frames], np.int32)}, function)
 
-    def _place(self, stage: str, length: int, buckets: Buckets, unit: str) -> tuple[str, tuple[str, ...], int]:
-        """Stage, function if it has several, and the size of its axis for a length."""
+    def _place(self, stage: str, length: int, buckets: Buckets, unit: str) -> tuple[str, str, int]:
+        """Stage, function and the size of its axis for a length."""
         if length > max(buckets.values()):
             raise BadInput(f"{length} {unit} are too many for {stage}, which takes {max(buckets.values())}: split it")
         if stage + FLEXIBLE in self._networks:
-            return stage + FLEXIBLE, (), length
+            return stage + FLEXIBLE, MAIN, length
         function = min((name for name, size in buckets.items() if size >= length), key=buckets.__getitem__)
-        return stage, (function,), buckets[function]
+        return stage, function, buckets[function]
 
 
 def _padded(array: np.ndarray, axis: int, size: int) -> np.ndarray:

@@ -40,6 +40,7 @@ from jtts_export.models.kokoro.random import official_config, random_model, rand
 from jtts_export.models.kokoro.reference import Reference
 from jtts_export.runtime.draws import NOISE_SCALE, source_noise
 from jtts_export.validate.audio import snr_db
+from jtts_export.validate.coreml_weights import known
 
 Arrays = dict[str, np.ndarray]
 
@@ -329,6 +330,14 @@ def test_functions_share_their_weights(packages: Packages) -> None:
         assert len(parts) == len(stage.functions)
         largest = max(weights(part) for part in parts)
         assert weights(packages.folder / f"{name}{SUFFIX}") < 1.05 * largest + 4096
+
+
+def test_every_constant_is_known(packages: Packages) -> None:
+    """Each is a parameter or a buffer of its module, and so can be compared whole."""
+    for name, stage in packages.converted.items():
+        found = known(stage, packages.folder / f"{name}{SUFFIX}")
+        assert not found.unknown, name
+        assert found.total or name.startswith(TAIL)
 
 
 def weights(package: Path) -> int:
