@@ -56,7 +56,7 @@ class Conditioning(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         encoder, block = self.encoder, self.encoder.perceiver.attn
         there = torch.arange(prompt.shape[1], dtype=torch.int32) < length
-        rows = encoder.perceiver.pre_attention_query
+        rows: Tensor = encoder.perceiver.pre_attention_query
         rows = _cross(block, rows, self.query, prompt, _mask(there, prompt.dtype))
         rows = _cross(block, rows, _query(block, rows), rows, None)
         speaker = encoder.spkr_enc(speaker_emb)[:, None]
