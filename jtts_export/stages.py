@@ -162,7 +162,7 @@ class Stages:
         calls, _ = coreml.record(self._coreml(), coreml_stages, self.loaded, parity, expected, cases)
 
         def judge(stage: CoremlStage, package: Path) -> float:
-            return float(coreml.stage_row(stage, package, calls[stage.name], ("exact",))["exact_snr_db"])
+            return float(coreml.stage_row(stage, package, calls[stage.name], ("exact",), 1)["exact_snr_db"])
 
         gates = self.profile.gates_for(self.name, COREML_INT8)
         least_db = max((gate.limit for gate in gates if gate.metric == "coreml_stage_snr_db"), default=0.0)

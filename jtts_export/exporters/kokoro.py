@@ -24,6 +24,7 @@ from jtts_export.validate.parity import Parity, Stage
 from jtts_export.validate.runner import Case
 
 from . import kokoro_sentences, onnx, sentences
+from .coreml.kokoro import EXPORT as COREML
 from .graph import Graph
 from .kokoro_clients import graph_metadata, write_client_files
 from .kokoro_sentences import Sentence
@@ -240,4 +241,5 @@ MODEL = Model(
     draws=draws,
     parity=PARITY,
     recipes={"int8": INT8, "fp16": FP16},
+    coreml=COREML,
 )

@@ -100,8 +100,16 @@ class KokoroChain:
             raise BadInput(f"{length} {unit} are too many for {stage}, which takes {max(buckets.values())}: split it")
         if stage + FLEXIBLE in self._networks:
             return stage + FLEXIBLE, MAIN, length
-        function = min((name for name, size in buckets.items() if size >= length), key=buckets.__getitem__)
+        fitting = (name for name, size in buckets.items() if size >= length and self._has(stage, name))
+        function = min(fitting, key=buckets.__getitem__)
         return stage, function, buckets[function]
+
+    def _has(self, stage: str, function: str) -> bool:
+        try:
+            self._networks[stage].new_state(function)
+        except KeyError:
+            return False
+        return True
 
 
 def _padded(array: np.ndarray, axis: int, size: int) -> np.ndarray:
