@@ -8,13 +8,14 @@ Also writes docs/coreml/MODEL.md, which says how an app chains a model's package
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from bench.common import PROFILE, ROOT, say, table, timed
+from bench.common import PROFILE, ROOT, say, table
 from jtts_export.exporters.coreml.build import INTERFACE, SCHEMES, packages
 from jtts_export.exporters.coreml.stage import DEFAULT_TARGET
 from jtts_export.exporters.coreml.swift import page
@@ -55,12 +56,15 @@ def section(folder: Path, _: int) -> list[str]:
     for name in MODELS:
         say(f"== CoreML of {name}")
         result = folder / f"coreml-{name}.json"
-        peak = timed([sys.executable, "-m", "bench.coreml", name, str(result)])[1]
-        found = json.loads(result.read_text(encoding="utf-8"))
-        (PAGES / f"{name}.md").parent.mkdir(parents=True, exist_ok=True)
-        (PAGES / f"{name}.md").write_text(page(MODELS[name].title, found["interface"]), encoding="utf-8")
-        lines += ["", f"### {name}", "", *_of_model(found), "", f"Peak memory of all this: {peak:.0f} MB."]
+        subprocess.run([sys.executable, "-m", "bench.coreml", name, str(result)], check=True)
+        lines += _reported(name, json.loads(result.read_text(encoding="utf-8")))
     return lines
+
+
+def _reported(name: str, found: dict[str, Any]) -> list[str]:
+    PAGES.mkdir(parents=True, exist_ok=True)
+    (PAGES / f"{name}.md").write_text(page(MODELS[name].title, found["interface"]), encoding="utf-8")
+    return ["", f"### {name}", "", *_of_model(found)]
 
 
 def _of_model(found: dict[str, Any]) -> list[str]:
@@ -81,7 +85,7 @@ def _of_model(found: dict[str, Any]) -> list[str]:
         *table(STAGE_COLUMNS, rows),
         "",
         f"Converted in {found['convert_s']:.0f} s, peak {found['convert_mb']:.0f} MB; quantized in "
-        f"{found['quantize_s']:.0f} s; judged in {found['judge_s']:.0f} s. "
+        f"{found['quantize_s']:.0f} s; judged in {found['judge_s']:.0f} s, peak {found['peak_mb']:.0f} MB. "
         f"{full['metrics']['size_mb']:.1f} MB, in 8 bits {light['metrics']['size_mb']:.1f} MB. "
         f"Modules {full['metrics']['coreml_modules_snr_db']:.1f} dB. "
         f"Overflows: {full['metrics']['coreml_overflows']:.0f}, {light['metrics']['coreml_overflows']:.0f}.",
@@ -121,6 +125,7 @@ def measure(name: str) -> dict[str, Any]:
             "convert_mb": peak,
             "quantize_s": quantized - converted,
             "judge_s": time.perf_counter() - judging,
+            "peak_mb": _peak_mb(),
             "variants": {
                 variant: {
                     "metrics": mine.metrics,
