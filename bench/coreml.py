@@ -1,8 +1,6 @@
 """CoreML packages of full-size seeded checkpoints: time and memory to convert, sizes, and how close each stage is.
 
-    python -m bench.coreml MODEL RESULT.json     what one model's process does
-
-Also writes docs/coreml/MODEL.md, which says how an app chains a model's packages.
+python -m bench.coreml MODEL RESULT.json     what one model's process does
 """
 
 from __future__ import annotations
@@ -15,10 +13,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.common import PROFILE, ROOT, say, table
+from bench.common import PROFILE, say, table
 from jtts_export.exporters.coreml.build import INTERFACE, SCHEMES, packages
 from jtts_export.exporters.coreml.stage import DEFAULT_TARGET
-from jtts_export.exporters.coreml.swift import page
 from jtts_export.models import MODELS
 from jtts_export.models.source import locate
 from jtts_export.runtime.names import COREML, COREML_INT8
@@ -28,7 +25,6 @@ from jtts_export.validate.measure import spread_of
 from jtts_export.validate.subject import Packages, Subject
 
 CHECKPOINT = "random:0"
-PAGES = ROOT / "docs/coreml"
 STAGE_COLUMNS = [
     "stage",
     "computes in",
@@ -57,14 +53,8 @@ def section(folder: Path, _: int) -> list[str]:
         say(f"== CoreML of {name}")
         result = folder / f"coreml-{name}.json"
         subprocess.run([sys.executable, "-m", "bench.coreml", name, str(result)], check=True)
-        lines += _reported(name, json.loads(result.read_text(encoding="utf-8")))
+        lines += ["", f"### {name}", "", *_of_model(json.loads(result.read_text(encoding="utf-8")))]
     return lines
-
-
-def _reported(name: str, found: dict[str, Any]) -> list[str]:
-    PAGES.mkdir(parents=True, exist_ok=True)
-    (PAGES / f"{name}.md").write_text(page(MODELS[name].title, found["interface"]), encoding="utf-8")
-    return ["", f"### {name}", "", *_of_model(found)]
 
 
 def _of_model(found: dict[str, Any]) -> list[str]:
@@ -119,7 +109,6 @@ def measure(name: str) -> dict[str, Any]:
         judging = time.perf_counter()
         found = coreml.measure(subject, Packages(DEFAULT_TARGET, files), say)
         return {
-            "interface": interface,
             "schemes": json.loads((folders[COREML_INT8] / SCHEMES).read_text(encoding="utf-8")),
             "convert_s": converted - start,
             "convert_mb": peak,

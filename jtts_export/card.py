@@ -141,9 +141,19 @@ def render(validation: Mapping[str, Any], info: Info) -> str:
         f"Measured on {validation['machine']['cpu']}, {validation['profile']['threads']} threads; parity is "
         "against PyTorch. `validation.json` holds every figure and gate, `manifest.json` every file's sha256.",
         "",
+        *_packages(validation),
         "```bash",
         f"jtts-export {info.example}",
         "```",
         "",
     ]
     return "\n".join(lines)
+
+
+def _packages(validation: Mapping[str, Any]) -> list[str]:
+    """What there is for CoreML."""
+    made = next((variant["coreml"] for variant in validation["variants"].values() if "coreml" in variant), None)
+    if made is None:
+        return []
+    said = f"CoreML packages, for {made['target']}: numbers checked {made['checked']}."
+    return [f"{said} [How an app chains them](coreml/README.md).", ""]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
+from bench.coreml_pages import PAGES, pages
 from jtts_export.exporters.coreml.swift import page
+from jtts_export.models import MODELS
 
 INTERFACE = {
     "target": "iOS18",
@@ -40,3 +44,9 @@ def test_the_page_names_every_stage_function_and_tensor() -> None:
         "| `text_encoder` | `long` | 90 |",
     ):
         assert row in text
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_pages_in_docs_are_those_that_the_code_makes_now(model: str) -> None:
+    """`python -m bench.coreml_pages` writes them."""
+    assert (PAGES / f"{model}.md").read_text(encoding="utf-8") == pages()[model]
