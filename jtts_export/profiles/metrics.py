@@ -147,19 +147,24 @@ TABLE = {
         flattered=True,
     ),
     "coreml_stage_snr_db": Metric(
-        "CoreML packages that compute in fp16, but here exactly: the worst, on its own inputs"
+        "CoreML packages that compute in fp16, but here exactly: the worst, on its own inputs", always=False
     ),
-    "coreml_fp16_snr_db": Metric("the same with every result rounded to fp16"),
-    "coreml_kept_snr_db": Metric("CoreML packages that compute in fp32: the worst, on its own inputs"),
+    "coreml_fp16_snr_db": Metric("the same with every result rounded to fp16", always=False),
+    "coreml_kept_snr_db": Metric("CoreML packages that compute in fp32: the worst, on its own inputs", always=False),
     "coreml_modules_snr_db": Metric(
-        "the modules that CoreML's packages are converted from, of every length, in fp32 against the reference"
+        "the modules that CoreML's packages are converted from, of every length, in fp32 against the reference",
+        always=False,
     ),
-    "coreml_weights_equal_ratio": Metric("share of the constants in CoreML's packages that are the checkpoint's"),
+    "coreml_weights_equal_ratio": Metric(
+        "share of the constants in CoreML's packages that are the checkpoint's", always=False
+    ),
     "coreml_weight_error": Metric(
-        "largest change of a weight in 8 bits over the largest of its constant, of CoreML's packages"
+        "largest change of a weight in 8 bits over the largest of its constant, of CoreML's packages", always=False
     ),
-    "coreml_overflows": Metric("CoreML packages in which a result is beyond fp16"),
-    "size_ratio_vs_coreml": Metric("size of the packages with weights in 8 bits over that of the others"),
+    "coreml_overflows": Metric("CoreML packages in which a result is beyond fp16", always=False),
+    "size_ratio_vs_coreml": Metric(
+        "size of the packages with weights in 8 bits over that of the others", always=False
+    ),
     "call_mean_ms": Metric("mean of many calls of different lengths on one loaded model", timed=True),
     "call_slope_ms": Metric("change of their time from call to call, length accounted for", timed=True),
     "call_slope_margin_ms": Metric("how far off call_slope_ms may be, at 95 % confidence", timed=True),
