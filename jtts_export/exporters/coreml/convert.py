@@ -15,8 +15,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from jtts_export.errors import OutsideError
 
 from . import state_writes
@@ -102,7 +100,7 @@ def _converted(stage: Stage, function: Function, target: Target) -> Any:
             inputs=[_input(ct, tensor) for tensor in function.inputs],
             outputs=[ct.TensorType(name=t.name, dtype=_dtype(t)) for t in function.outputs],
             states=[
-                ct.StateType(wrapped_type=ct.TensorType(shape=t.shape, dtype=np.float16), name=t.name)
+                ct.StateType(wrapped_type=ct.TensorType(shape=t.shape, dtype=_dtype(t)), name=t.name)
                 for t in function.states
             ]
             or None,
@@ -124,6 +122,8 @@ def _input(ct: Any, tensor: Tensor) -> Any:
 
 
 def _dtype(tensor: Tensor) -> Any:
+    import numpy as np
+
     return {"fp32": np.float32, "fp16": np.float16, "int32": np.int32}[tensor.dtype]
 
 
