@@ -13,7 +13,6 @@ import torch
 from kokoro_files import tiny_config
 from kokoro_graph import loaded as tiny
 
-from jtts_export import mil
 from jtts_export.errors import BadInput
 from jtts_export.exporters.coreml.convert import SUFFIX, About, assemble, convert
 from jtts_export.exporters.coreml.kokoro import EXPORT, stages
@@ -40,6 +39,7 @@ from jtts_export.models.kokoro.random import official_config, random_model, rand
 from jtts_export.models.kokoro.reference import Reference
 from jtts_export.runtime.draws import NOISE_SCALE, source_noise
 from jtts_export.validate.audio import snr_db
+from jtts_export.validate.coreml import Interpreted
 from jtts_export.validate.coreml_weights import known
 
 Arrays = dict[str, np.ndarray]
@@ -75,19 +75,6 @@ class Recorded:
         made = self._network.run(fed, function)
         self.calls.append((function, dict(inputs), made))
         return made
-
-    def new_state(self, function: str = MAIN) -> Arrays:
-        return {}
-
-
-class Interpreted:
-    """A package."""
-
-    def __init__(self, package: Path, mode: Any) -> None:
-        self._functions, self._mode = mil.load(package).functions, mode
-
-    def run(self, inputs: Mapping[str, np.ndarray], function: str = MAIN, state: Any = None) -> Arrays:
-        return self._functions[function].run(inputs, None, self._mode)
 
     def new_state(self, function: str = MAIN) -> Arrays:
         return {}

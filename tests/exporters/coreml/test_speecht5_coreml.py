@@ -36,6 +36,7 @@ from jtts_export.models import MODELS
 from jtts_export.models.source import locate
 from jtts_export.models.speecht5.reference import Reference, mask_of
 from jtts_export.validate.audio import snr_db
+from jtts_export.validate.coreml import Interpreted
 
 INFO = MODELS["speecht5"]
 TAPS = ("encoder_outputs", "spectrogram", "prob", "mel", "waveform")
@@ -65,21 +66,6 @@ def request(loaded: Loaded, tokens: int, steps: int | None = None) -> dict[str, 
 
 def modules(loaded: Loaded, target: Target = BOTH) -> dict[str, Network]:
     return {stage.name: ModuleNetwork(stage) for stage in EXPORT.stages(loaded, target)}
-
-
-class Interpreted:
-    """A package, see stage.Network."""
-
-    def __init__(self, package: Path, mode: mil.Mode) -> None:
-        self._functions, self._mode = mil.load(package).functions, mode
-
-    def run(
-        self, inputs: Mapping[str, np.ndarray], function: str = MAIN, state: State | None = None
-    ) -> dict[str, np.ndarray]:
-        return self._functions[function].run(inputs, state, self._mode)
-
-    def new_state(self, function: str = MAIN) -> State:
-        return self._functions[function].new_state()
 
 
 class Watched:

@@ -25,6 +25,7 @@ from jtts_export.exporters.model import Loaded
 from jtts_export.models.t3.random import random_model
 from jtts_export.models.t3.reference import Reference
 from jtts_export.validate.audio import snr_db
+from jtts_export.validate.coreml import Interpreted
 
 Networks = dict[str, Network]
 
@@ -37,23 +38,6 @@ COMPOSED_DB = 100.0  # fp32 sums in another order: 124 and more
 EXACT_DB, FP16_DB = 55.0, 45.0  # fp16 weights alone; every value rounded as well. Those promised are 45 and 40.
 WRONG_DB = 20.0  # what a defect leaves
 ABOUT = About("T3", "nobody", "none", "0")
-
-
-class Interpreted:
-    """A package, see stage.Network."""
-
-    def __init__(self, package: Path, mode: Any) -> None:
-        from jtts_export import mil
-
-        self._functions, self._mode = mil.load(package).functions, mode
-
-    def run(
-        self, inputs: Mapping[str, np.ndarray], function: str = MAIN, state: State | None = None
-    ) -> dict[str, np.ndarray]:
-        return self._functions[function].run(inputs, state, self._mode)
-
-    def new_state(self, function: str = MAIN) -> State:
-        return self._functions[function].new_state()
 
 
 class Changed:
