@@ -38,17 +38,19 @@ STAGE_COLUMNS = [
 ]
 SHOWN = ("parity_decoder_snr_db", "parity_waveform_snr_db", "parity_logits_kl", "parity_log_mel_ratio")
 
+HEADING = (
+    "## CoreML, interpreted",
+    "",
+    f"`{CHECKPOINT}`, target {DEFAULT_TARGET}. Each stage's package against the module it is converted from, on "
+    "what a short utterance feeds it: computed exactly from the package's weights, and with every result rounded "
+    "to fp16. Modules: the worst SNR of theirs against the reference, of every length that there is a function "
+    "for. Not measured on Apple hardware.",
+)
+
 
 def section(folder: Path, _: int) -> list[str]:
     """Of docs/benchmarks.md."""
-    lines = [
-        "## CoreML, interpreted",
-        "",
-        f"`{CHECKPOINT}`, target {DEFAULT_TARGET}. Each stage's package against the module it is converted from, on "
-        "what a short utterance feeds it: computed exactly from the package's weights, and with every result rounded "
-        "to fp16. Modules: the worst SNR of theirs against the reference, of every length that there is a function "
-        "for. Not measured on Apple hardware.",
-    ]
+    lines = list(HEADING)
     for name in MODELS:
         say(f"== CoreML of {name}")
         result = folder / f"coreml-{name}.json"
