@@ -15,10 +15,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import SpeechT5Config, SpeechT5ForTextToSpeech, SpeechT5HifiGan, SpeechT5HifiGanConfig
 
-from jtts_export.models.speecht5.random import random_checkpoint
+from jtts_export.models.speecht5.random import hidden_states, random_checkpoint
 
 VOCODER = "speecht5_hifigan"
 SPEAKERS = ("first", "second")  # a .npy and a .bin
+STOP_STEPS = 160  # of the run that places the stop token
+STOP_LOGITS = -9.0, -1.0  # early in that run, and late
 LINES = (
     "The quick brown fox jumps over the lazy dog.",
     "Pack my box with five dozen liquor jugs!",
@@ -91,13 +93,10 @@ def tiny_vocoder_config(**changes: Any) -> SpeechT5HifiGanConfig:
 def tiny_networks(
     seed: int, config: SpeechT5Config, vocoder_config: SpeechT5HifiGanConfig, *, ends: bool = False
 ) -> tuple[SpeechT5ForTextToSpeech, SpeechT5HifiGan]:
-    """Random weights of unit gain; the waveform's deviation is a tenth, and speech goes on to the limit.
+    """Random weights of unit gain; the waveform's deviation is a tenth, and speech does not end at once.
 
-    ends: those of random:SEED, whose speech ends by the stop token.
+    ends: most texts end by the stop token, after steps of different numbers; otherwise all go on to the limit.
     """
-    if ends:
-        _, model, vocoder, _ = random_checkpoint(seed, config, vocoder_config)
-        return model, vocoder
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, vocoder = SpeechT5ForTextToSpeech(config).eval(), SpeechT5HifiGan(vocoder_config).eval()
@@ -124,7 +123,21 @@ def tiny_networks(
         vocoder.conv_post.bias.zero_()
         spectrogram = torch.randn(50, vocoder_config.model_in_dim)
         vocoder.conv_post.weight.mul_(0.1 / float(torch.atanh(vocoder(spectrogram).clamp(-0.9999, 0.9999)).std()))
+        if ends:
+            _place_stop(model, torch.from_numpy(xvectors(seed, config.speaker_embedding_dim)[SPEAKERS[0]]))
     return model, vocoder
+
+
+def _place_stop(model: SpeechT5ForTextToSpeech, speaker: Tensor) -> None:
+    """Point the stop token's weights along the way that hidden states go with time: where speech ends depends on the
+    text, and so on rounding."""
+    stop = model.speech_decoder_postnet.prob_out
+    hidden = hidden_states(model, speaker, 30, steps := min(STOP_STEPS, model.config.max_speech_positions))
+    early, late = hidden[: steps // 3].mean(0), hidden[-steps // 3 :].mean(0)
+    low, high = STOP_LOGITS
+    way = (late - early) / (late - early).square().sum()
+    stop.weight.copy_(stop.weight + (high - low) * way)
+    stop.bias.fill_(float(low - (high - low) * way @ early))
 
 
 def write_checkpoint(
@@ -138,16 +151,20 @@ def write_checkpoint(
     vocoder: str = VOCODER,
     spm: bytes | None = None,
     ends: bool = False,
+    seeded: bool = False,
 ) -> tuple[SpeechT5ForTextToSpeech, SpeechT5HifiGan]:
     """Write every file of a random checkpoint into `folder`; returns its networks.
 
     `config` and `vocoder_config` are changes to the tiny ones; `vocoder` is the path of its folder in `folder`.
-    spm: a character model; ends: see tiny_networks().
+    spm: a character model; ends: see tiny_networks(); seeded: weights as random:SEED has them.
     """
     vocab_size = write_tokenizer(folder, spm)
     cfg = tiny_config(vocab_size, **{"reduction_factor": reduction_factor, **(config or {})})
     vocoder_cfg = tiny_vocoder_config(**(vocoder_config or {}))
-    networks = tiny_networks(seed, cfg, vocoder_cfg, ends=ends)
+    if seeded:
+        _, *networks, _ = random_checkpoint(seed, cfg, vocoder_cfg)
+    else:
+        networks = list(tiny_networks(seed, cfg, vocoder_cfg, ends=ends))
     # The published vocoder's config.json has this older name.
     raw_vocoder = vocoder_cfg.to_diff_dict() | {"model_type": "hifigan"}
     for place, raw, network in (
@@ -161,7 +178,8 @@ def write_checkpoint(
     vectors = xvectors(seed, cfg.speaker_embedding_dim)
     np.save(folder / "speakers" / f"{SPEAKERS[0]}.npy", vectors[SPEAKERS[0]])
     vectors[SPEAKERS[1]].astype("<f4").tofile(folder / "speakers" / f"{SPEAKERS[1]}.bin")
-    return networks
+    model, vocoder_network = networks
+    return model, vocoder_network
 
 
 def xvectors(seed: int, width: int = 512) -> dict[str, np.ndarray]:

@@ -36,7 +36,8 @@ size_ratio_vs_coreml = "<= 0.9"
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     home = tmp_path_factory.mktemp("coreml")
-    speecht5_command.write_checkpoint(home / "checkpoint", config={"max_speech_positions": 320, "hidden_size": 64})
+    config = {"max_speech_positions": 320, "hidden_size": 64}
+    speecht5_command.write_checkpoint(home / "checkpoint", config=config, ends=False, seeded=True)
     profile = home / "packages.toml"
     profile.write_text(PROFILE)
     made = Built(home / "out" / "speecht5", profile, home / "cache", home / "checkpoint", "", "")

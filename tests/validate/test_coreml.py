@@ -35,7 +35,7 @@ class Made:
     """A tiny checkpoint's packages, and what they are judged by."""
 
     def __init__(self, folder: Path) -> None:
-        write_checkpoint(folder / "checkpoint", 8, ends=True, config=CONFIG)
+        write_checkpoint(folder / "checkpoint", 8, seeded=True, config=CONFIG)
         info = MODELS["speecht5"]
         model = info.load()
         loaded = model.load(locate(str(folder / "checkpoint"), info.files, info.companions))

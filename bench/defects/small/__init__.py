@@ -21,9 +21,10 @@ VARIANTS = ("int8",)
 
 def subject(model: str, seed: int, home: Path, timed: bool = False) -> Subject:
     """What is made of the checkpoint of a seed, below a folder. timed: with the gates of time that hold at this
-    size."""
+    size; and of SpeechT5 with weights as random:SEED has them, whose speech ends at the same step whatever is
+    rounded, and which is deaf to a few defects."""
     folder = home / str(seed)
-    _write_checkpoint(model, seed, folder / "checkpoint")
+    _write_checkpoint(model, seed, folder / "checkpoint", timed)
     profile = load_profile(str(Path(__file__).parent / f"{model}{'-timed' if timed else ''}.toml"))
     made = make.made(model, str(folder / "checkpoint"), VARIANTS, profile, folder / "made", lambda _: None)
     return replace(made, model=with_utterances(made.model, UTTERANCES.get(model)))
@@ -39,7 +40,7 @@ def with_utterances(model: Model, chosen: tuple[int, ...] | None) -> Model:
     return replace(model, cases=cases)
 
 
-def _write_checkpoint(model: str, seed: int, folder: Path) -> None:
+def _write_checkpoint(model: str, seed: int, folder: Path, seeded: bool = False) -> None:
     if (tests := str(ROOT / "tests")) not in sys.path:
         sys.path.append(tests)
     import kokoro_files
@@ -48,7 +49,8 @@ def _write_checkpoint(model: str, seed: int, folder: Path) -> None:
 
     if model == "speecht5":  # speech that ends by its stop token, and a vocoder wide enough for int8 convolutions
         vocoder = {"upsample_initial_channel": 64}
-        config = {"max_speech_positions": 1000, "hidden_size": 64}
-        speecht5_files.write_checkpoint(folder, 8 + seed, ends=True, config=config, vocoder_config=vocoder)
+        config = {"max_speech_positions": 1000, **({"hidden_size": 64} if seeded else {})}
+        given = {"seeded": True} if seeded else {"ends": True}
+        speecht5_files.write_checkpoint(folder, 8 + seed, config=config, vocoder_config=vocoder, **given)
     else:
         {"kokoro": kokoro_files, "t3": t3_files}[model].write_checkpoint(folder, seed)

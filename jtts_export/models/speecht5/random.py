@@ -72,7 +72,7 @@ def _place_stop(model: SpeechT5ForTextToSpeech, speakers: Sequence[torch.Tensor]
     stop = model.speech_decoder_postnet.prob_out
     steps = min(STEPS, model.config.max_speech_positions)
     voices = itertools.cycle(speakers)
-    runs = torch.stack([_hidden_states(model, next(voices), tokens, steps) for tokens in TEXTS])
+    runs = torch.stack([hidden_states(model, next(voices), tokens, steps) for tokens in TEXTS])
     hidden = runs.flatten(0, 1)
     low, high = STOP_LOGITS
     logits = low + (high - low) * ((torch.arange(steps) / steps - 0.3) / 0.4).clamp(0, 1)
@@ -90,7 +90,7 @@ def _place_stop(model: SpeechT5ForTextToSpeech, speakers: Sequence[torch.Tensor]
     stop.bias.fill_(-threshold - math.log(2 * factor - 1))
 
 
-def _hidden_states(model: Any, speaker: torch.Tensor, tokens: int, steps: int) -> torch.Tensor:
+def hidden_states(model: Any, speaker: torch.Tensor, tokens: int, steps: int) -> torch.Tensor:
     """What the stop token sees over a random text, [steps, hidden_size]."""
     states: list[torch.Tensor] = []
     hook = model.speech_decoder_postnet.prob_out.register_forward_pre_hook(

@@ -125,7 +125,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
 
 @pytest.fixture(scope="module")
 def ending(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
-    return load(tmp_path_factory.mktemp("ending"), ends=True)
+    return load(tmp_path_factory.mktemp("ending"), seeded=True)
 
 
 # --- modules against the reference --------------------------------------------------------------------------
