@@ -46,11 +46,17 @@ def timed(arguments: Sequence[str]) -> tuple[float, float]:
     """Wall seconds and the process's peak resident memory in MB."""
     start = time.perf_counter()
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    peak_kib = 0
+    peak = 0.0
     while process.poll() is None:  # not from wait4: its maximum outlives exec, and so counts this process
         with suppress(OSError, StopIteration):
-            lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
-            peak_kib = max(peak_kib, int(next(x for x in lines if x.startswith("VmHWM")).split()[1]))
+            peak = max(peak, peak_mb(process.pid))
         time.sleep(POLL_S)
     assert process.returncode == 0, f"{arguments} ended with status {process.returncode}"
-    return time.perf_counter() - start, peak_kib * 1024 / 1e6
+    return time.perf_counter() - start, peak
+
+
+def peak_mb(process: int | str = "self") -> float:
+    """The most resident memory that a process, by its id, has had so far, 10^6 bytes. Raises OSError or StopIteration
+    where it has ended."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return int(next(x for x in lines if x.startswith("VmHWM")).split()[1]) * 1024 / 1e6

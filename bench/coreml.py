@@ -13,9 +13,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.common import PROFILE, say, table
+from bench.common import PROFILE, peak_mb, say, table
 from jtts_export.exporters.coreml.build import INTERFACE, SCHEMES, packages
 from jtts_export.exporters.coreml.stage import DEFAULT_TARGET
+from jtts_export.exporters.graph import DEFAULT_OPSET
 from jtts_export.models import MODELS
 from jtts_export.models.source import locate
 from jtts_export.runtime.names import COREML, COREML_INT8
@@ -93,7 +94,7 @@ def measure(name: str) -> dict[str, Any]:
     """Convert, quantize and judge one model."""
     info = MODELS[name]
     source = locate(CHECKPOINT, info.files, info.companions)
-    stages = Stages(name, source, PROFILE, 17, (), say)
+    stages = Stages(name, source, PROFILE, DEFAULT_OPSET, (), say)
     with tempfile.TemporaryDirectory() as home:
         folders = {variant: Path(home) / variant for variant in (COREML, COREML_INT8)}
         for folder in folders.values():
@@ -101,7 +102,7 @@ def measure(name: str) -> dict[str, Any]:
         loaded = stages.loaded  # not a part of converting
         start = time.perf_counter()
         stages.coreml(DEFAULT_TARGET, folders[COREML])
-        converted, peak = time.perf_counter(), _peak_mb()
+        converted, peak = time.perf_counter(), peak_mb()
         stages.coreml_int8(DEFAULT_TARGET, folders[COREML], folders[COREML_INT8])
         quantized = time.perf_counter()
         interface = json.loads((folders[COREML] / INTERFACE).read_text(encoding="utf-8"))
@@ -116,7 +117,7 @@ def measure(name: str) -> dict[str, Any]:
             "convert_mb": peak,
             "quantize_s": quantized - converted,
             "judge_s": time.perf_counter() - judging,
-            "peak_mb": _peak_mb(),
+            "peak_mb": peak_mb(),
             "variants": {
                 variant: {
                     "metrics": mine.metrics,
@@ -127,11 +128,6 @@ def measure(name: str) -> dict[str, Any]:
             },
             "verdicts": {variant: mine.judged(subject.gates(variant))["verdict"] for variant, mine in found.items()},
         }
-
-
-def _peak_mb() -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024 / 1e6
 
 
 if __name__ == "__main__":

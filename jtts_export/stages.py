@@ -252,8 +252,9 @@ class Stages:
         parts = _parts(exported / CLIENTS)
         for folder in made.values():
             parts |= _parts(folder / GRAPHS)
+        packages = _coreml_entry(packed)
         for variant, folder in packed.items():
-            for stage in _coreml_entry(packed)["stages"]:
+            for stage in packages["stages"]:
                 package = f"{stage}{SUFFIX}"
                 parts |= {f"{variant}/{package}/{n}": path for n, path in _parts(folder / package).items()}
         for folder in (validated, reported):
@@ -269,13 +270,13 @@ class Stages:
             "profile": self.profile.model_dump(),
             "verdict": validation["verdict"],
             "variants": {v: {"files": list(validation["variants"][v]["files"]), **recipes.get(v, {})} for v in made},
-            "coreml": _coreml_entry(packed),
+            "coreml": packages,
             "versions": tool_versions(),
             "machine": artifact.machine(),
         }
         texts = {artifact.VALIDATION: text, "README.md": card.render(validation, MODELS[self.name])}
         if packed:
-            texts[f"{COREML}/README.md"] = page(MODELS[self.name].title, manifest["coreml"])
+            texts[f"{COREML}/README.md"] = page(MODELS[self.name].title, packages)
         return artifact.write(out, parts, texts, manifest), validation
 
 

@@ -22,7 +22,7 @@ from jtts_export.store import files_under
 from . import predict
 from .audio import snr_db
 from .coreml_weights import farthest, known
-from .listening import listen
+from .listening import spoken
 from .parity import Metrics, Parity, compare, reference_taps
 from .recorder import Call, Only, Recorder, copied
 from .runner import Arrays, Case
@@ -208,15 +208,9 @@ def whole(
     subject: Subject, export: Export, folders: Files, expected: Sequence[Arrays], cases: Sequence[Case]
 ) -> tuple[Metrics, list[dict]]:
     """Packages chained as by an app, in fp16, against the reference: parity and audio, over all cases and by case."""
-    parity = subject.model.parity
     networks = {name: Interpreted(package, "fp16") for name, package in folders.items()}
     runner = export.runner(networks, subject.loaded.config)
-    heard = listen(parity, expected, runner, cases) if parity.audio else None
-    metrics, rows = compare(parity, expected, runner, cases, heard.in_time if heard else None)
-    metrics = subject.spread.relate(metrics)
-    if heard:
-        metrics |= subject.spread.relate_audio(heard.metrics)
-        rows = [{**row, **more} for row, more in zip(rows, heard.rows, strict=True)]
+    metrics, rows, _ = spoken(subject.spread, subject.model.parity, expected, runner, cases)
     return metrics, rows
 
 

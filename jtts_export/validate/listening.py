@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from . import audio
-from .parity import Metrics, Parity
+from .parity import Metrics, Parity, compare
 from .runner import Arrays, Case, Runner
+from .spread import Spread
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,20 @@ def listen(parity: Parity, expected: Sequence[Arrays], runner: Runner, cases: Se
             }
         )
     return Heard(audio.overall(rows), rows, said, in_time)
+
+
+def spoken(
+    spread: Spread, parity: Parity, expected: Sequence[Arrays], runner: Runner, cases: Sequence[Case]
+) -> tuple[Metrics, list[dict], list[np.ndarray]]:
+    """Stages and, of a model that makes any, audio: metrics over all utterances, some relative to the reference's own
+    spread, a row for each, and what was said."""
+    heard = listen(parity, expected, runner, cases) if parity.audio else None
+    metrics, rows = compare(parity, expected, runner, cases, heard.in_time if heard else None)
+    metrics = spread.relate(metrics)
+    if heard is None:
+        return metrics, rows, []
+    metrics |= spread.relate_audio(heard.metrics)
+    return metrics, [{**row, **more} for row, more in zip(rows, heard.rows, strict=True)], heard.said
 
 
 def save_samples(

@@ -13,8 +13,8 @@ from jtts_export.models.source import sha256_file
 
 from . import assets, coreml, layers, operators, timing
 from .gates import verdict_of
-from .listening import listen, save_samples
-from .parity import Metrics, compare, reference_taps
+from .listening import save_samples, spoken
+from .parity import Metrics, reference_taps
 from .runner import Arrays
 from .spread import Spread, measure_nudged, measure_spread
 from .structure import derived_equal_ratio, draws_equal_ratio, structure_equal_ratio
@@ -97,12 +97,7 @@ def faithfulness(
     cases, parity = subject.cases("validation"), model.parity.whole
     tell(f"parity of {variant}")
     runner = model.runner(graphs, threads, True)
-    heard = listen(parity, expected, runner, cases) if parity.audio else None
-    metrics, rows = compare(parity, expected, runner, cases, heard.in_time if heard else None)
-    metrics = subject.spread.relate(metrics)
-    if heard:
-        metrics |= subject.spread.relate_audio(heard.metrics)
-        rows = [{**row, **more} for row, more in zip(rows, heard.rows, strict=True)]
+    metrics, rows, said = spoken(subject.spread, parity, expected, runner, cases)
     del runner  # with its sessions, before others are opened
     missing = operators.missing_of(subject.profile, graphs.values())
     metrics |= _sizes(subject, variant) | {
@@ -124,7 +119,7 @@ def faithfulness(
         errors = layers.layer_errors(model, exact, graphs, subject.cases("brief")[0], threads)
         metrics |= layers.layer_metrics(errors)
         details["layers"] = layers.rows(errors)
-    return Findings(metrics, details=details), heard.said if heard else []
+    return Findings(metrics, details=details), said
 
 
 def _sizes(subject: Subject, variant: str) -> Metrics:

@@ -50,7 +50,8 @@ def _write_checkpoint(model: str, seed: int, folder: Path, seeded: bool = False)
     if model == "speecht5":  # speech that ends by its stop token, and a vocoder wide enough for int8 convolutions
         vocoder = {"upsample_initial_channel": 64}
         config = {"max_speech_positions": 1000, **({"hidden_size": 64} if seeded else {})}
-        given = {"seeded": True} if seeded else {"ends": True}
-        speecht5_files.write_checkpoint(folder, 8 + seed, config=config, vocoder_config=vocoder, **given)
+        speecht5_files.write_checkpoint(
+            folder, 8 + seed, ends=not seeded, seeded=seeded, config=config, vocoder_config=vocoder
+        )
     else:
         {"kokoro": kokoro_files, "t3": t3_files}[model].write_checkpoint(folder, seed)

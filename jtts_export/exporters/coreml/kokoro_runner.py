@@ -9,7 +9,7 @@ import numpy as np
 
 from jtts_export.errors import BadInput
 
-from .stage import MAIN, Networks
+from .stage import MAIN, Networks, has
 
 DURATION, PROSODY, SOURCE, DECODER, TAIL = STAGES = ("duration", "prosody", "source", "decoder", "tail")
 FLEXIBLE = "_flexible"  # ends the names of stages that take any length
@@ -100,16 +100,9 @@ class KokoroChain:
             raise BadInput(f"{length} {unit} are too many for {stage}, which takes {max(buckets.values())}: split it")
         if stage + FLEXIBLE in self._networks:
             return stage + FLEXIBLE, MAIN, length
-        fitting = (name for name, size in buckets.items() if size >= length and self._has(stage, name))
+        fitting = (name for name, size in buckets.items() if size >= length and has(self._networks[stage], name))
         function = min(fitting, key=buckets.__getitem__)
         return stage, function, buckets[function]
-
-    def _has(self, stage: str, function: str) -> bool:
-        try:
-            self._networks[stage].new_state(function)
-        except KeyError:
-            return False
-        return True
 
 
 def _padded(array: np.ndarray, axis: int, size: int) -> np.ndarray:

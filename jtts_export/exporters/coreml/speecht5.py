@@ -16,10 +16,9 @@ from .speecht5_modules import (
     StatefulDecoder,
     StatelessDecoder,
     Vocoder,
-    cache_names,
 )
 from .speecht5_runner import DECODER, ENCODER, VOCODER, Room, SpeechT5Chain, rooms
-from .stage import MAIN, Export, Function, Stage, Target, Tensor
+from .stage import MAIN, Export, Function, Stage, Target, Tensor, cache_names
 
 SCHEMES = ("linear8", "block8-64")  # the first leaves all stages of random:0 above 31 dB
 PUBLISHED = {  # of microsoft/speecht5_tts and its vocoder, what lengths depend on

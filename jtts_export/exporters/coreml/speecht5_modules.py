@@ -16,6 +16,8 @@ from torch.nn import functional as F
 from jtts_export.exporters import speecht5_networks
 from jtts_export.exporters.speecht5_networks import joined, scaled, skewed, split_heads
 
+from .stage import cache_names
+
 HIDDEN_SCORE = -1e4  # of what attention must not see: far below any score, and within fp16
 Pair = tuple[Tensor, Tensor]  # keys and values
 Add = Callable[[Tensor, Tensor], Tensor]
@@ -255,10 +257,6 @@ def prenet_last(prenet: Any, hidden: int) -> tuple[nn.Linear, Tensor]:
     linear.weight = nn.Parameter((first @ final.weight.double()).float())
     positions = prenet.encode_positions.alpha * prenet.encode_positions.pe[0] + final.bias
     return linear, (positions.double() @ first.T + joint.bias.double()).float()
-
-
-def cache_names(layers: int) -> list[tuple[str, str]]:
-    return [(f"key_{i}", f"value_{i}") for i in range(layers)]
 
 
 def padded(table: Tensor, rows: int) -> Tensor:

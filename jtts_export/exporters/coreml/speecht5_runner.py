@@ -13,7 +13,7 @@ from jtts_export.errors import BadInput
 from jtts_export.runtime.draws import prenet_mask
 from jtts_export.runtime.speecht5_decoder import MAX_STEPS_PER_TOKEN, STOP_THRESHOLD
 
-from .stage import MAIN, Network, Networks, State
+from .stage import MAIN, Networks, State, has
 
 ENCODER, DECODER, VOCODER = "encoder", "decoder", "vocoder"
 SHORT = "short"
@@ -193,7 +193,7 @@ class SpeechT5Chain:
     def _smallest(self, stage: str, axis: str, length: int) -> str:
         """The function of a stage with the least room that takes so much, else the one with the most."""
         fitting = {n: size for n, room in self._rooms.items() if (size := getattr(room, axis)) >= length}
-        return min((n for n in fitting if _has(self._networks[stage], n)), key=fitting.__getitem__, default=MAIN)
+        return min((n for n in fitting if has(self._networks[stage], n)), key=fitting.__getitem__, default=MAIN)
 
 
 class _Cache:
@@ -218,15 +218,6 @@ class _Cache:
         for name, array in self.state.items():
             larger.state[name][:, :, : array.shape[2]] = array
         return larger
-
-
-def _has(network: Network, function: str) -> bool:
-    """Packages for iOS 17 have MAIN alone."""
-    try:
-        network.new_state(function)
-    except KeyError:
-        return False
-    return True
 
 
 def _rounded(length: int) -> int:

@@ -87,6 +87,20 @@ class Network(Protocol):
 Networks = Mapping[str, Network]
 
 
+def has(network: Network, function: str) -> bool:
+    """Whether a stage was made with a function: packages for iOS 17 have one."""
+    try:
+        network.new_state(function)
+    except KeyError:
+        return False
+    return True
+
+
+def cache_names(layers: int) -> list[tuple[str, str]]:
+    """Of keys and values, layer by layer."""
+    return [(f"key_{number}", f"value_{number}") for number in range(layers)]
+
+
 @dataclass(frozen=True)
 class Export:
     """How a model comes to CoreML.

@@ -7,7 +7,7 @@ from jtts_export.exporters.model import Loaded
 from jtts_export.models.t3.config import T3Config
 from jtts_export.models.t3.model import T3
 
-from .stage import MAIN, Export, Function, Length, Stage, Target, Tensor
+from .stage import MAIN, Export, Function, Length, Stage, Target, Tensor, cache_names
 from .t3_chain import (
     CONDITIONING,
     DECODE,
@@ -19,7 +19,6 @@ from .t3_chain import (
     STATELESS,
     Chain,
     Sizes,
-    cache_names,
 )
 from .t3_modules import Conditioning, Decoder, Embed, Stateful, Stateless, states
 
@@ -145,7 +144,7 @@ def _stateful(model: T3, sizes: Sizes) -> Stage:
 
 def _stateless(model: T3, sizes: Sizes) -> Stage:
     config, chunk = model.config, sizes.chunk
-    names = [name for pair in cache_names(config) for name in pair]
+    names = [name for pair in cache_names(config.layers) for name in pair]
     shape = (ROWS, config.heads, sizes.context, config.head_size)
     past = [Tensor(name, shape, "[row, head, context position, head size]", "fp16") for name in names]
     fresh = (ROWS, config.heads, chunk, config.head_size)

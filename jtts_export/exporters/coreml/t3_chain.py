@@ -17,7 +17,7 @@ from jtts_export.runtime.t3_sampling import guide
 from jtts_export.runtime.t3_taps import every_token
 from jtts_export.validate.runner import Arrays
 
-from .stage import Network, Networks
+from .stage import Network, Networks, cache_names
 
 CONDITIONING, EMBED, LANGUAGE_MODEL = "conditioning", "embed", "language_model"
 STATELESS = "language_model_stateless"
@@ -44,11 +44,6 @@ class Sizes:
 
 
 SIZES = Sizes()
-
-
-def cache_names(config: T3Config) -> list[tuple[str, str]]:
-    """Of keys and values, layer by layer."""
-    return [(f"key_{number}", f"value_{number}") for number in range(config.layers)]
 
 
 class _LanguageModel(Protocol):
@@ -215,7 +210,7 @@ class _Stateless:
     def __init__(self, network: Network, sizes: Sizes, config: T3Config) -> None:
         self._network, self.chunk = network, sizes.chunk
         shape = (ROWS, config.heads, sizes.context, config.head_size)
-        self._past = {name: np.zeros(shape, np.float32) for names in cache_names(config) for name in names}
+        self._past = {name: np.zeros(shape, np.float32) for names in cache_names(config.layers) for name in names}
 
     def extend(self, embeds: np.ndarray, position: int) -> dict[str, np.ndarray]:
         made = self._network.run({**_chunk(embeds, position, self.chunk), **self._past})

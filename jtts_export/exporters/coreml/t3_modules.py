@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from jtts_export.models.t3.model import T3, CrossAttention, Layer, rotary_tables
 
-from .t3_chain import ROWS, cache_names
+from .stage import cache_names
+from .t3_chain import ROWS
 
 HIDDEN = -1e4  # added to a score that must not count: fp16 holds it, and its exponential is 0
 LEAST_PEAK = 2.0**-8  # of a row that is divided by its largest magnitude, so that one of zeros stays finite
@@ -145,7 +146,7 @@ class Stateful(nn.Module):
     def forward(self, embeds: Tensor, position: Tensor, count: Tensor | None = None) -> tuple[Tensor, ...]:
         places = self.decoder.places(embeds.shape[1], position, count, embeds.dtype)
         x, aligned = embeds, []
-        for number, names in enumerate(cache_names(self.decoder.config)):
+        for number, names in enumerate(cache_names(self.decoder.config.layers)):
             held = [self.get_buffer(name) for name in names]
 
             def extend(*made: Tensor, held: list[Tensor] = held) -> tuple[Tensor, Tensor]:
@@ -185,7 +186,7 @@ def states(model: T3, context: int) -> dict[str, Tensor]:
     """Zeros of every state."""
     config = model.config
     shape = (ROWS, config.heads, context, config.head_size)
-    return {name: torch.zeros(shape) for names in cache_names(config) for name in names}
+    return {name: torch.zeros(shape) for names in cache_names(config.layers) for name in names}
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
