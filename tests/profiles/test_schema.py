@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from jtts_export.profiles.schema import (
     parse_gate,
     rows,
 )
+from jtts_export.runtime.names import COREML, COREML_INT8
 
 ENDLESS = ("<= inf", ">= -inf", "<= nan", "== Infinity", "<= 1e999")  # every value passes such a limit, or none
 
@@ -90,13 +92,17 @@ def test_built_in_profiles_allow_what_they_build_and_every_scheme_of_it(name: st
 
 
 AGAINST_FP32 = ("layer_", "structure_")  # what every other variant has
+OF_PACKAGES = re.compile("coreml_.*|.*_vs_coreml")
 
 
 @pytest.mark.parametrize("name", built_in())
 def test_built_in_profiles_gate_only_what_is_measured_of_every_variant(name: str) -> None:
     """A gate on anything else fails, whatever the artifact is."""
     for model, variant, metric, _, _ in rows(load_profile(name)):
-        assert TABLE[metric].always or (variant not in ("all", "fp32") and metric.startswith(AGAINST_FP32))
+        if variant in (COREML, COREML_INT8):
+            assert TABLE[metric].always or OF_PACKAGES.fullmatch(metric)
+        else:
+            assert TABLE[metric].always or (variant not in ("all", "fp32") and metric.startswith(AGAINST_FP32))
         assert model in TABLE[metric].models
 
 
