@@ -16,6 +16,7 @@ import os
 import platform
 import shutil
 import tempfile
+import unicodedata
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -30,6 +31,7 @@ from .validate.gates import FAIL, INCONCLUSIVE, PASS
 
 SCHEMA_VERSION = 3
 MANIFEST, VALIDATION = "manifest.json", "validation.json"
+_UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}  # Unicode's categories: controls, halves of characters, separators of lines
 _ASIDE = {PASS: "", FAIL: ".failed", INCONCLUSIVE: ".inconclusive"}
 
 
@@ -163,15 +165,24 @@ def read(release: Path) -> tuple[Manifest, dict[str, Any]]:
     if not manifest.seal:
         raise GateFailed(f"{release}: {MANIFEST} is not what was written: it has no seal")
     for name in manifest.files:
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name:
-            raise OutsideError(f"{release}: {MANIFEST} names a file outside the release: {name}")
+        if not is_inside(name):
+            raise OutsideError(f"{release}: {MANIFEST} names a file outside the release: {name!r}")
     return manifest, validation
+
+
+def is_inside(name: str) -> bool:
+    """Whether a name is the path of a file below some folder on every system: parts without `..`, backslashes, or
+    what ends or hides a line."""
+    plain = not any(unicodedata.category(char) in _UNPRINTABLE for char in name) and "\\" not in name
+    path = PurePosixPath(name)
+    return plain and path.as_posix() == name != "." and not path.is_absolute() and ".." not in path.parts
 
 
 def verify(release: Path) -> tuple[Manifest, dict[str, Any]]:
     """read(), and every file's sha256. Raises GateFailed naming the first file that differs.
 
-    Folders and files whose name begins with a dot are somebody's bookkeeping (.git, .cache), and no part of it.
+    Folders and files whose name begins with a dot are somebody's bookkeeping (.git, .cache), and no part of it. A
+    link is no file of a release, but in the hub's own cache, where every file is one.
     """
     manifest, validation = read(release)
     with _reading(release):
@@ -190,6 +201,9 @@ def _reading(release: Path) -> Iterator[None]:
 
 
 def _check_listed(release: Path, manifest: Manifest) -> None:
+    for path in links(release):
+        if not _is_cached(path, release):
+            raise GateFailed(f"{release}: {path.relative_to(release).as_posix()} is a link, not a file")
     paths = (path.relative_to(release) for path in files_under(release))
     there = {path.as_posix() for path in paths if not path.parts[0].startswith(".")} - {MANIFEST}
     for name, entry in manifest.files.items():
@@ -200,6 +214,26 @@ def _check_listed(release: Path, manifest: Manifest) -> None:
     extra = (name for name in sorted(there - set(manifest.files)) if not _has_a_dotted_part(name))
     if name := next(extra, ""):
         raise GateFailed(f"{release}: {name} is not in {MANIFEST}")
+
+
+def links(release: Path) -> list[Path]:
+    """Symbolic links below a release, whatever they lead to, but in what begins with a dot."""
+    found = sorted(path for path in release.rglob("*") if path.is_symlink())
+    return [path for path in found if not path.relative_to(release).parts[0].startswith(".")]
+
+
+def _is_cached(link: Path, release: Path) -> bool:
+    """Whether it is a file of a snapshot in the hub's cache: CACHE/models--ORG--NAME/snapshots/COMMIT, whose files
+    lie in folders named `blobs`."""
+    folder = Path(os.path.realpath(release))
+    cache = folder.parents[2] if len(folder.parents) > 2 else folder
+    target = Path(os.path.realpath(link))
+    return (
+        folder.parent.name == "snapshots"
+        and target.is_relative_to(cache)
+        and "blobs" in target.relative_to(cache).parts
+        and target.is_file()
+    )
 
 
 def _has_a_dotted_part(name: str) -> bool:

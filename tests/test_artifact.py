@@ -166,7 +166,21 @@ def test_an_absolute_path_in_a_validation_is_refused(tmp_path: Path, parts: dict
         written(tmp_path / "out", parts, validation)
 
 
-@pytest.mark.parametrize("name", ["../escape", "onnx/../../escape", "/etc/passwd", "onnx\\..\\escape"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "../escape",
+            "onnx/../../escape",
+            "/etc/passwd",
+            "onnx\\..\\escape",
+            "onnx//model.onnx",
+            "./model.onnx",
+            "",
+        ),
+        *("onnx/", ".", "a\nb", "a\x1b[2Kb", "a\x00b", "a\u2028b", "onnx/\x7f"),
+    ],
+)
 def test_a_manifest_that_names_a_file_outside_is_refused(release: Path, name: str) -> None:
     entry = {"sha256": "0" * 64, "size": 1}
     edit(release / MANIFEST, lambda content: content["files"].update({name: entry}))
@@ -253,6 +267,39 @@ def test_a_graph_in_the_manifest_must_have_been_measured_whatever_its_name(relea
     enter(release, name)
     with pytest.raises(GateFailed, match=f"{re.escape(name)} (was never measured|is missing)"):
         verify(release)
+
+
+@pytest.mark.parametrize("target", ["onnx/decoder.onnx", "../elsewhere", "nothing", ".", "../blobs/x"])
+def test_a_link_is_no_file_of_a_release(release: Path, tmp_path: Path, target: str) -> None:
+    """In the place of a file with the very bytes, and beside the files alike."""
+    (tmp_path / "out/elsewhere").write_bytes(b"somebody's")
+    (tmp_path / "out/blobs").mkdir()
+    (tmp_path / "out/blobs/x").write_bytes(b"x")
+    (release / "onnx/new.onnx").symlink_to(release / target)
+    with pytest.raises(GateFailed, match=r"onnx/new\.onnx is a link"):
+        verify(release)
+    (release / "onnx/new.onnx").unlink()
+    (release / "config.json").rename(tmp_path / "config.json")
+    (release / "config.json").symlink_to(tmp_path / "config.json")
+    with pytest.raises(GateFailed, match=r"config\.json is a link"):
+        verify(release)
+
+
+def test_the_hubs_cache_holds_a_release_as_links(release: Path, tmp_path: Path) -> None:
+    """And no other file is one there."""
+    repository = tmp_path / "hub/models--org--toy"
+    snapshot = repository / "snapshots" / ("0" * 40)
+    for name, digest in contents(release).items():
+        if digest:
+            (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
+            (repository / "blobs").mkdir(exist_ok=True)
+            (repository / "blobs" / digest).write_bytes((release / name).read_bytes())
+            (snapshot / name).symlink_to(os.path.relpath(repository / "blobs" / digest, (snapshot / name).parent))
+    verify(snapshot)
+    (snapshot / "config.json").unlink()
+    (snapshot / "config.json").symlink_to(release / "config.json")
+    with pytest.raises(GateFailed, match=r"config\.json is a link"):
+        verify(snapshot)
 
 
 @contextmanager
