@@ -211,7 +211,7 @@ def _check_listed(release: Path, manifest: Manifest) -> None:
         if name not in there or path.stat().st_size != entry.size or sha256_file(path) != entry.sha256:
             state = "missing" if name not in there else "not the file that was validated"
             raise GateFailed(f"{release}: {name} is {state}")
-    extra = (name for name in sorted(there - set(manifest.files)) if not _has_a_dotted_part(name))
+    extra = (name for name in sorted(there - set(manifest.files)) if not has_a_dotted_part(name))
     if name := next(extra, ""):
         raise GateFailed(f"{release}: {name} is not in {MANIFEST}")
 
@@ -236,7 +236,8 @@ def _is_cached(link: Path, release: Path) -> bool:
     )
 
 
-def _has_a_dotted_part(name: str) -> bool:
+def has_a_dotted_part(name: str) -> bool:
+    """Whether a name is of somebody's bookkeeping."""
     return any(part.startswith(".") for part in PurePosixPath(name).parts)
 
 

@@ -17,6 +17,7 @@ from .exporters.coreml.stage import DEFAULT_TARGET, TARGETS, Target
 from .exporters.graph import DEFAULT_OPSET, OPSETS
 from .models import MODELS
 from .models.source import choices
+from .redact import redacted
 from .runtime.names import VARIANT_SUFFIX
 
 _VARIANTS = {
@@ -47,6 +48,7 @@ def cli() -> None:
     jtts-export kokoro --int8 --checkpoint FOLDER    from the authors' files
     jtts-export say release/kokoro "Hello there." -o hello.wav
     jtts-export tokens release/t3 "Hello there."
+    jtts-export publish release/kokoro --repo ORG/NAME
     """
 
 
@@ -282,6 +284,60 @@ def inspect(release: Path, layers: bool, as_json: bool) -> None:
     click.echo(f"verdict: {manifest.verdict}; {len(manifest.files)} files, checksums verified")
 
 
+@cli.command(epilog="\b\nExample: jtts-export publish release/kokoro --repo ORG/NAME --dry-run")
+@RELEASE
+@click.option("--repo", required=True, help="ORG/NAME; made if it is missing.")
+@click.option("--profile", help="That it must have passed.  [default: the one that it was built for]")
+@click.option("--revision", default="main", show_default=True, help="The branch; made if it is missing.")
+@click.option("--pr", is_flag=True, help="Propose the commit as a pull request.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done; the hub is read and not written to.")
+@click.option("--private/--public", default=None, help="Of a new repository.  [default: as the hub has it]")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(1),
+    default=600,
+    show_default=True,
+    help="Seconds that may be lost to a busy hub and broken connections, all together.",
+)
+@_as_json
+def publish(
+    release: Path,
+    repo: str,
+    profile: str | None,
+    revision: str,
+    pr: bool,
+    dry_run: bool,
+    private: bool | None,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """Put a release that passed on the Hugging Face Hub, in one commit, and verify every byte of it there.
+
+    Nothing is sent unless every file is the one that was measured, and every gate of its profile holds. What the last
+    publication left is deleted; files of others stay. The token comes from HF_TOKEN or from `hf auth login`.
+    """
+    from .progress import Progress
+    from .publish import publish as put
+
+    done = put(
+        release,
+        repo,
+        profile=profile,
+        revision=revision,
+        pull_request=pr,
+        dry_run=dry_run,
+        private=private,
+        timeout_s=timeout,
+        progress=Progress(),
+    )
+    if as_json:
+        click.echo(json.dumps(done.as_json(), indent=2))
+        return
+    if done.changes:
+        _table(["", "MB", "file"], [[o.kind, f"{o.size / 1e6:.3f}", o.name] for o in done.changes])
+    click.echo(str(done))
+
+
 @cli.command(epilog='\b\nExample: jtts-export say release/kokoro "Hello there." --voice af_heart -o hello.wav')
 @RELEASE
 @click.argument("text", required=False, default="")
@@ -421,7 +477,7 @@ def main() -> None:
         click.echo("Aborted!", err=True)
         sys.exit(INTERRUPTED)
     except JttsError as error:
-        click.echo(f"jtts-export: {' '.join(str(error).split())}", err=True)
+        click.echo(f"jtts-export: {' '.join(redacted(str(error)).split())}", err=True)
         sys.exit(error.exit_code)
     except Exception as error:
         sys.exit(_bug(error))
@@ -432,8 +488,8 @@ def _bug(error: Exception) -> int:
     import traceback
 
     with tempfile.NamedTemporaryFile("w", prefix="jtts-export-", suffix=".log", delete=False) as log:
-        traceback.print_exception(error, file=log)
-    what = (str(error).strip() or type(error).__name__).splitlines()[0]
+        log.write(redacted("".join(traceback.format_exception(error))))
+    what = redacted(str(error).strip() or type(error).__name__).splitlines()[0]
     click.echo(f"jtts-export: a bug: {type(error).__name__}: {what}; traceback in {log.name}", err=True)
     return 1
 

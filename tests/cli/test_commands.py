@@ -54,6 +54,7 @@ COMMANDS = (
     ["validate"],
     ["compare"],
     ["inspect"],
+    ["publish"],
     ["say"],
     ["tokens"],
     ["models"],

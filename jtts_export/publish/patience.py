@@ -1,0 +1,102 @@
+"""How long trouble with the hub may last."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from jtts_export.errors import JttsError, OutsideError
+from jtts_export.models.source import first_line
+from jtts_export.redact import redacted
+
+FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0
+MOST_TRIES = 12  # of one thing: an upload that always ends in the same place does not get better
+SLOWEST_BYTES_S = 20_000  # a transfer that is slower is taken for one that has stopped
+
+T = TypeVar("T")
+
+
+class Trouble(Exception):
+    """What may pass: the hub is busy, or a connection broke. wait_s: how long the hub asks to be left alone."""
+
+    def __init__(self, said: str, wait_s: float | None = None) -> None:
+        super().__init__(redacted(said))
+        self.wait_s = wait_s
+
+
+class Patience:
+    """Time that may be lost to trouble, in pauses and in requests that came to nothing, all together. Time in which
+    bytes move is not lost.
+
+    sleep, clock: for tests.
+    """
+
+    def __init__(
+        self,
+        limit_s: float,
+        tell: Callable[[str], None] = lambda _: None,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.limit_s, self.tell, self.sleep, self.clock = limit_s, tell, sleep, clock
+        self.lost_s = 0.0
+        self._moved_at = clock()
+        self._lock = threading.Lock()
+
+    def moved(self) -> None:
+        """Bytes went over the line."""
+        self._moved_at = self.clock()
+
+    def pace(self, size: int) -> Callable[[], None]:
+        """To be called while `size` bytes are on their way. Raises Trouble where they take too long."""
+        end = self.clock() + self.limit_s + size / SLOWEST_BYTES_S
+
+        def check() -> None:
+            self.moved()
+            if self._moved_at > end:
+                raise Trouble(f"{size / 1e6:.1f} MB take too long")
+
+        return check
+
+    def run(self, what: str, once: Callable[[], T]) -> T:
+        """What `once()` returns, tried again while it raises Trouble. Raises OutsideError when patience ends."""
+        tries = 0
+        while True:
+            started = self.clock()
+            try:
+                return once()
+            except Exception as error:
+                trouble = within(error, Trouble)
+                if trouble is None:
+                    raise
+            tries += 1
+            self.wait(what, trouble, tries, started)
+
+    def wait(self, what: str, trouble: Trouble, tries: int, started: float) -> None:
+        """Pause behind the `tries`th failure in a row, of what began at `started`. Raises OutsideError when patience
+        would end meanwhile."""
+        pause = min(FIRST_WAIT_S * 2 ** (tries - 1), LONGEST_WAIT_S) if trouble.wait_s is None else trouble.wait_s
+        with self._lock:
+            self.lost_s += self.clock() - max(started, self._moved_at)
+            if self.lost_s + pause > self.limit_s or tries >= MOST_TRIES:
+                asked = f"; the hub asks to come back in {pause:.0f} s" if trouble.wait_s else ""
+                raise OutsideError(f"{what}: {trouble}; gave up after {tries} tries{asked}") from None
+            self.lost_s += pause
+        self.tell(f"{what}: {trouble}; once more in {pause:.0f} s")
+        self.sleep(pause)
+
+
+def within(error: BaseException, kind: type[T]) -> T | None:
+    """The error of a kind among what an error was raised from, itself included."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, kind):
+        found = found.__cause__ or found.__context__
+    return found
+
+
+def outside(what: str, error: BaseException) -> JttsError:
+    """An error that a library raised, as one of ours; ours as it is."""
+    known = within(error, JttsError)
+    return known or OutsideError(redacted(f"{what}: {type(error).__name__}: {first_line(error)}"))
