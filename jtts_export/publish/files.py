@@ -37,10 +37,10 @@ class Verified:
         try:
             with self.path.open("rb") as file:
                 file.seek(start)
-                found = file.read(BLOCK)
+                found, size = file.read(BLOCK), os.fstat(file.fileno()).st_size
         except OSError as error:
             raise changed(self.name) from error
-        if hashlib.sha256(found).digest() != self.digests[number]:
+        if size != self.size or hashlib.sha256(found).digest() != self.digests[number]:
             raise changed(self.name)
         return found
 
@@ -80,8 +80,11 @@ class CheckedFile(io.BufferedIOBase):
     """A verified file to read from. No byte of a changed file comes out. moved: called with the number of bytes that
     each reading gives."""
 
-    def __init__(self, content: Verified, moved: Callable[[int], None] = lambda _: None) -> None:
-        self._content, self._moved, self._at = content, moved, 0
+    moved: Callable[[int], None]
+
+    def __init__(self, content: Verified) -> None:
+        self.moved = lambda _: None
+        self._content, self._at = content, 0
         self._held: tuple[int, bytes] = (-1, b"")
 
     def readable(self) -> bool:
@@ -111,5 +114,5 @@ class CheckedFile(io.BufferedIOBase):
             self._at += len(part)
             wanted -= len(part)
         whole = b"".join(parts)
-        self._moved(len(whole))
+        self.moved(len(whole))
         return whole

@@ -16,9 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import httpx2
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token, hf_hub_url
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import (
@@ -144,8 +145,10 @@ class Hub:
             pace()
             moved(count)
 
-        files = {content.name: CheckedFile(content, sent) for content in contents}
+        files = {content.name: CheckedFile(content) for content in contents}
         self._additions = {name: self._addition(name, file) for name, file in files.items()}
+        for file in files.values():
+            file.moved = sent  # from now on: an addition begins with a hash of its file
         for batch in _distinct(contents):
             additions = [self._additions[content.name] for content in batch]
 
@@ -267,7 +270,7 @@ class Hub:
         return self._ask(f"downloading {name}", once)
 
     def _pieces(self, commit: str, name: str) -> Iterator[bytes]:
-        url = hf_hub_url(self.repo, name, revision=commit, endpoint=self.endpoint)
+        url = f"{self.endpoint}/{self.repo}/resolve/{quote(commit, safe='')}/{quote(name)}"
         headers = {**self._api._build_hf_headers(), "Accept-Encoding": "identity"}
         try:
             with get_session().stream("GET", url, headers=headers) as response:

@@ -42,7 +42,7 @@ class Patience:
     ) -> None:
         self.limit_s, self.tell, self.sleep, self.clock = limit_s, tell, sleep, clock
         self.lost_s = 0.0
-        self._moved_at = clock()
+        self._moved_at = self._counted_to = clock()  # by whichever thread
         self._lock = threading.Lock()
 
     def moved(self) -> None:
@@ -79,13 +79,20 @@ class Patience:
         would end meanwhile."""
         pause = min(FIRST_WAIT_S * 2 ** (tries - 1), LONGEST_WAIT_S) if trouble.wait_s is None else trouble.wait_s
         with self._lock:
-            self.lost_s += self.clock() - max(started, self._moved_at)
+            now = self.clock()
+            self._lose(max(started, self._moved_at), now)
             if self.lost_s + pause > self.limit_s or tries >= MOST_TRIES:
                 asked = f"; the hub asks to come back in {pause:.0f} s" if trouble.wait_s else ""
-                raise OutsideError(f"{what}: {trouble}; gave up after {tries} tries{asked}") from None
-            self.lost_s += pause
+                tried = f"{tries} tries" if tries > 1 else "1 try"
+                raise OutsideError(f"{what}: {trouble}; gave up after {tried}{asked}") from None
+            self._lose(now, now + pause)
         self.tell(f"{what}: {trouble}; once more in {pause:.0f} s")
         self.sleep(pause)
+
+    def _lose(self, start: float, end: float) -> None:
+        """Time that other threads have lost as well is lost once."""
+        self.lost_s += max(0.0, end - max(start, self._counted_to))
+        self._counted_to = max(self._counted_to, end)
 
 
 def within(error: BaseException, kind: type[T]) -> T | None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MAIN = "main"
 TIMEOUT_S = 600.0
 THREADS = 4  # files that are on their way at a time
+SHOWN = 1_000_000  # bytes whose upload takes long enough to be watched
 MOST_DOWNLOADS = 3  # of a file whose content is wrong
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _BRANCH = re.compile(r"[A-Za-z0-9][\w./-]*")
@@ -247,9 +248,9 @@ def _upload(p: Publication, changed: Sequence[Operation]) -> None:
     def moved(count: int) -> None:
         nonlocal sent, shown
         sent += count
-        if total and (tenths := min(10, 10 * sent // total)) > shown:
+        if total > SHOWN and (tenths := min(10, 10 * sent // total)) > shown:
             shown = tenths
-            p.progress.step(f"read {min(sent, total) / 1e6:.1f} of {total / 1e6:.1f} MB")
+            p.progress.step(f"{min(sent, total) / 1e6:.1f} of {total / 1e6:.1f} MB")
 
     with p.progress.stage("upload"):
         p.hub.upload(files, p.proposed, moved)
