@@ -17,7 +17,7 @@ import platform
 import shutil
 import tempfile
 import unicodedata
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -108,10 +108,10 @@ def write(out: Path, parts: Mapping[str, Path], texts: Mapping[str, str], manife
             for name, text in texts.items():
                 (work / name).write_text(text, encoding="utf-8")
             made = {path.relative_to(work).as_posix(): path for path in files_under(work)}
-            _check_measured(work, made)
             entries = {
                 name: {"sha256": sha256_file(path), "size": path.stat().st_size} for name, path in made.items()
             }
+            _check_measured(work, {name: str(entry["sha256"]) for name, entry in entries.items()})
             (work / MANIFEST).write_text(sealed({**manifest, "files": entries}), encoding="utf-8")
             _replace(work, target)
         finally:
@@ -178,16 +178,16 @@ def is_inside(name: str) -> bool:
     return plain and path.as_posix() == name != "." and not path.is_absolute() and ".." not in path.parts
 
 
-def verify(release: Path) -> tuple[Manifest, dict[str, Any]]:
-    """read(), and every file's sha256. Raises GateFailed naming the first file that differs.
+def verify(release: Path, sha256: Callable[[Path], str] = sha256_file) -> tuple[Manifest, dict[str, Any]]:
+    """read(), and every file's sha256. Raises GateFailed naming the first file that differs. sha256: of a file.
 
     Folders and files whose name begins with a dot are somebody's bookkeeping (.git, .cache), and no part of it. A
     link is no file of a release, but in the hub's own cache, where every file is one.
     """
     manifest, validation = read(release)
     with _reading(release):
-        _check_listed(release, manifest)
-        _check_measured(release, manifest.files)
+        _check_listed(release, manifest, sha256)
+        _check_measured(release, {name: entry.sha256 for name, entry in manifest.files.items()})
     return manifest, validation
 
 
@@ -200,7 +200,7 @@ def _reading(release: Path) -> Iterator[None]:
         raise OutsideError(f"cannot read {error.filename or release}: {error.strerror}") from error
 
 
-def _check_listed(release: Path, manifest: Manifest) -> None:
+def _check_listed(release: Path, manifest: Manifest, sha256: Callable[[Path], str]) -> None:
     for path in links(release):
         if not _is_cached(path, release):
             raise GateFailed(f"{release}: {path.relative_to(release).as_posix()} is a link, not a file")
@@ -208,7 +208,7 @@ def _check_listed(release: Path, manifest: Manifest) -> None:
     there = {path.as_posix() for path in paths if not path.parts[0].startswith(".")} - {MANIFEST}
     for name, entry in manifest.files.items():
         path = release / name
-        if name not in there or path.stat().st_size != entry.size or sha256_file(path) != entry.sha256:
+        if name not in there or path.stat().st_size != entry.size or sha256(path) != entry.sha256:
             state = "missing" if name not in there else "not the file that was validated"
             raise GateFailed(f"{release}: {name} is {state}")
     extra = (name for name in sorted(there - set(manifest.files)) if not has_a_dotted_part(name))
@@ -248,23 +248,24 @@ def outside(path: Path, release: Path) -> None:
         raise BadInput(f"{path} lies inside the release {release}")
 
 
-def is_current(release: Path, validation: str) -> bool:
-    """Whether a release is there, whole, with exactly this validation.json."""
+def is_current(release: Path, validation: str, sha256: Callable[[Path], str] = sha256_file) -> bool:
+    """Whether a release is there, whole, with exactly this validation.json. sha256: of a file."""
     try:
-        verify(release)
+        verify(release, sha256)
         return (release / VALIDATION).read_text(encoding="utf-8") == validation
     except (GateFailed, OutsideError, OSError):
         return False
 
 
-def _check_measured(folder: Path, names: Collection[str]) -> None:
-    """Raises GateFailed where the graphs among the files of a release are not those that were measured."""
+def _check_measured(folder: Path, made: Mapping[str, str]) -> None:
+    """Raises GateFailed where the graphs among the files of a release are not those that were measured. made: the
+    sha256 of each file."""
     validation = json.loads((folder / VALIDATION).read_text(encoding="utf-8"))
     for variant in validation["variants"].values():
         for name, sha256 in variant["files"].items():
-            if name not in names or sha256_file(folder / name) != sha256:
+            if made.get(name) != sha256:
                 raise GateFailed(f"{name} is not the file that was measured; build again with --force")
-    loose = set(names).difference(*(variant["files"] for variant in validation["variants"].values()))
+    loose = set(made).difference(*(variant["files"] for variant in validation["variants"].values()))
     if unmeasured := sorted(n for n in loose if n.endswith((".onnx", ".onnx_data")) or ".mlpackage/" in n):
         raise GateFailed(f"{unmeasured[0]} was never measured")
 

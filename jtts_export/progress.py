@@ -4,10 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
 
 from rich import progress
 from rich.console import Console
+
+
+class Shows(Protocol):
+    """Whoever is told how a build gets on."""
+
+    def stage(self, name: str) -> AbstractContextManager[None]:
+        """While a stage runs."""
+
+    def step(self, text: str) -> None:
+        """What the present stage is doing."""
+
+    def cached(self, name: str) -> None:
+        """A stage whose result was there already."""
+
+    def waits(self, name: str, reason: str) -> None:
+        """A stage that cannot begin yet."""
 
 
 class Progress:
@@ -48,3 +65,7 @@ class Progress:
     def cached(self, name: str) -> None:
         """A stage whose result was there already."""
         self.console.print(f"{name:<16} cached")
+
+    def waits(self, name: str, reason: str) -> None:
+        """A stage that cannot begin yet."""
+        self.console.print(f"{name:<16} waits: {reason}")

@@ -15,12 +15,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from .errors import GateFailed, OutsideError
+from .known import Known
+from .locks import exclusive, machine
 from .models.source import sha256_file
+
+if TYPE_CHECKING:
+    from .remote import Remote
 
 PACKAGES = (
     *("torch", "transformers", "tokenizers", "onnx", "onnx-ir", "onnxruntime", "numpy", "scipy"),
@@ -30,6 +38,24 @@ SOURCES = {".py", ".json", ".jinja", ".css", ".js"}
 UNUSED_DAYS = 30
 _RECORD = "stage.json"
 _TEMPORARY = re.compile(r"\.?tmp-(\d+)-.+")
+
+
+class Kept(BaseModel):
+    """A file of a stage, as it was when the stage was finished."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    size: NonNegativeInt
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class Record(BaseModel):
+    """What a folder is the result of, and its files by name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    what: dict[str, Any]
+    files: dict[str, Kept]
 
 
 @dataclass(frozen=True)
@@ -42,65 +68,156 @@ class Stage:
 
 
 class Store:
-    """Stage results under one folder, `<stage>-<key>`. Results that were not used for UNUSED_DAYS go."""
+    """Stage results under one folder, `<stage>-<key>`. Results that were not used for UNUSED_DAYS go.
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    remote: where other machines find them too. What lies there decides: a result of ours that differs is replaced,
+    and all machines go on from the same bytes.
+    """
+
+    def __init__(self, root: Path, remote: Remote | None = None) -> None:
+        self.root, self.remote = root, remote
+        self.known = Known(root / "hashes")
         with writing(root):
             root.mkdir(parents=True, exist_ok=True)
             clean_dead(root)
             self._clean_unused()
 
+    def find(self, name: str, inputs: Mapping[str, object]) -> Stage | None:
+        """The result of a stage, if it is here already."""
+        key = key_of(_what(name, inputs))
+        folder = self._folder(name, key)
+        return Stage(folder, key, cached=True) if _is_whole(folder) else None
+
     def stage(
-        self, name: str, inputs: Mapping[str, object], build: Callable[[Path], None], force: bool = False
+        self,
+        name: str,
+        inputs: Mapping[str, object],
+        build: Callable[[Path], None],
+        force: bool = False,
+        alone: bool = False,
+        waits: Callable[[str], None] = lambda reason: None,
     ) -> Stage:
-        """The result of stage `name` on `inputs`, which must be JSON: found, or made by `build(folder)`."""
-        what = {"stage": name, "inputs": dict(inputs), "code": code_version(), "versions": tool_versions()}
-        key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
-        folder = self.root / f"{name}-{key[:24]}"
-        if self._complete(folder) and not force:
-            with suppress(OSError):
-                os.utime(folder)
-            return Stage(folder, key, cached=True)
+        """The result of stage `name` on `inputs`, which must be JSON: found, or made by `build(folder)`.
+
+        One process makes it, and others that want it wait. alone: for what is timed, no stage of another process runs
+        on this machine meanwhile. waits: told what for.
+        """
+        what = _what(name, inputs)
+        key = key_of(what)
+        folder = self._folder(name, key)
+        held = partial(waits, "another process makes it")
+        busy = partial(waits, "others are at work on this machine")
         with writing(self.root):
-            work = self.root / f"tmp-{os.getpid()}-{name}"
-            shutil.rmtree(work, ignore_errors=True)
-            work.mkdir()
-            try:
-                build(work)
-                made = files_under(work)
-                files = {p.relative_to(work).as_posix(): [p.stat().st_size, sha256_file(p)] for p in made}
-                (work / _RECORD).write_text(json.dumps({**what, "files": files}, indent=1), encoding="utf-8")
-                if force or not self._complete(folder):  # another process may have made it meanwhile
-                    shutil.rmtree(folder, ignore_errors=True)
-                    work.rename(folder)
-            finally:
-                shutil.rmtree(work, ignore_errors=True)
+            if not force and not self.remote and self._use(folder):
+                return Stage(folder, key, cached=True)
+            with exclusive(self.root / f".{folder.name}.lock", held):
+                if not force and (self._fetch(folder, name, what) if self.remote else self._use(folder)):
+                    return Stage(folder, key, cached=True)
+                with machine(alone, busy):
+                    self._make(folder, what, build)
+                if self.remote:
+                    self.remote.keep(name, record_of(folder), folder)
         return Stage(folder, key, cached=False)
 
-    def _complete(self, folder: Path) -> bool:
-        """Every file that the stage wrote is there, in its size. What they hold is check()'s to find out."""
-        try:
-            files = json.loads((folder / _RECORD).read_text(encoding="utf-8"))["files"]
-            return all((folder / name).stat().st_size == size for name, (size, _) in files.items())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # or a damaged record
+    def _folder(self, name: str, key: str) -> Path:
+        return self.root / f"{name}-{key[:24]}"
+
+    def _use(self, folder: Path) -> bool:
+        """Whether a result is here. What is used is kept."""
+        if not _is_whole(folder):
             return False
+        with suppress(OSError):
+            os.utime(folder)
+        return True
+
+    def _make(self, folder: Path, what: Mapping[str, object], build: Callable[[Path], None]) -> None:
+        with self._work(folder) as work:
+            build(work)
+            made = {path.relative_to(work).as_posix(): path for path in files_under(work)}
+            files = {n: Kept(size=path.stat().st_size, sha256=sha256_file(path)) for n, path in made.items()}
+            _write_record(work, Record(what=dict(what), files=files))
+
+    def _fetch(self, folder: Path, name: str, what: Mapping[str, object]) -> bool:
+        """Whether a result is here, and is what others find. Ours goes there where they find none."""
+        assert self.remote is not None
+        record = self.remote.record(name, what)
+        here = self._use(folder)
+        if record and here and record.files == record_of(folder).files:
+            return True
+        if record and self._came(record, folder):
+            return True
+        if here:
+            self.remote.keep(name, record_of(folder), folder)
+        return here
+
+    def _came(self, record: Record, folder: Path) -> bool:
+        assert self.remote is not None
+        with machine(alone=False), self._work(folder) as work:
+            came = self.remote.fetch(record, work)
+            if came:
+                _write_record(work, record)
+        return came
+
+    @contextmanager
+    def _work(self, folder: Path) -> Iterator[Path]:
+        """A temporary folder that takes the place of `folder` once it has a record."""
+        work = self.root / f"tmp-{os.getpid()}-{folder.name}"
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+        try:
+            yield work
+            if (work / _RECORD).exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                work.rename(folder)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
 
     def _clean_unused(self) -> None:
-        for path in self.root.iterdir():
+        hashes = self.known.root.iterdir() if self.known.root.is_dir() else ()
+        for path in (*self.root.iterdir(), *hashes):
             with suppress(OSError):
-                if time.time() - path.stat().st_mtime > UNUSED_DAYS * 86_400 and (path / _RECORD).exists():
+                if time.time() - path.stat().st_mtime < UNUSED_DAYS * 86_400:
+                    continue
+                if (path / _RECORD).exists():
                     shutil.rmtree(path)
+                elif path.parent == self.known.root:
+                    path.unlink()
+
+
+def _what(name: str, inputs: Mapping[str, object]) -> dict[str, object]:
+    return {"stage": name, "inputs": dict(inputs), "code": code_version(), "versions": tool_versions()}
+
+
+def key_of(what: Mapping[str, object]) -> str:
+    """The name of what JSON describes."""
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+
+def record_of(folder: Path) -> Record:
+    """Of a finished stage. Raises OSError where it has none, ValueError where that is damaged."""
+    return Record.model_validate_json((folder / _RECORD).read_bytes())
+
+
+def _write_record(work: Path, record: Record) -> None:
+    (work / _RECORD).write_text(record.model_dump_json(indent=1), encoding="utf-8")
+
+
+def _is_whole(folder: Path) -> bool:
+    """Every file that the stage wrote is there, in its size. What they hold is check()'s to find out."""
+    try:
+        return all((folder / n).stat().st_size == kept.size for n, kept in record_of(folder).files.items())
+    except (OSError, ValueError):  # or a damaged record
+        return False
 
 
 def check(folder: Path) -> None:
     """Raises GateFailed where the files of a finished stage are not, byte for byte, what the stage wrote."""
-    files = json.loads((folder / _RECORD).read_text(encoding="utf-8"))["files"]
+    files = record_of(folder).files
     there = {path.relative_to(folder).as_posix() for path in files_under(folder)} - {_RECORD}
     if extra := sorted(there - set(files)):
         raise GateFailed(f"{folder / extra[0]} was not made by its stage; build again with --force")
-    for name, (_, sha256) in files.items():
-        if sha256_file(folder / name) != sha256:
+    for name, kept in files.items():
+        if sha256_file(folder / name) != kept.sha256:
             raise GateFailed(f"{folder / name} is not what was measured; build again with --force")
 
 

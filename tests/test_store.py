@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -107,7 +108,9 @@ def test_a_stage_appears_only_when_it_is_whole(tmp_path: Path) -> None:
     def build(out: Path) -> None:
         wrote(out, "half")
         assert out.parent == tmp_path
-        assert names(tmp_path) == [f"tmp-{os.getpid()}-export"]
+        lock, work = names(tmp_path)
+        assert lock.startswith(".export-")
+        assert work == f"tmp-{os.getpid()}-{lock.removeprefix('.').removesuffix('.lock')}"
 
     made = store.stage("export", {}, build)
     assert names(tmp_path) == [made.folder.name]
@@ -143,17 +146,65 @@ def test_force_replaces_the_result(tmp_path: Path) -> None:
     assert names(tmp_path) == [again.folder.name]
 
 
-def test_of_two_processes_at_one_stage_the_first_result_stays(tmp_path: Path) -> None:
-    def overtaken(out: Path) -> None:
-        wrote(out, "second")
-        other = tmp_path / f"tmp-{os.getpid()}-export"
-        other.rename(tmp_path / "mine")
-        make(Store(tmp_path), {}, content="first")
-        (tmp_path / "mine").rename(other)
+MAKE_ONE = """
+import sys, time
+from pathlib import Path
+from jtts_export.store import Store
 
-    made = Store(tmp_path).stage("export", {}, overtaken)
-    assert (made.folder / "sub" / "graph.onnx").read_text() == "first"
-    assert names(tmp_path) == [made.folder.name]
+def build(out: Path) -> None:
+    print("makes it", flush=True)
+    sys.stdin.readline()
+    (out / "made").write_text(sys.argv[2])
+
+def waits(reason: str) -> None:
+    print("waits:", reason, flush=True)
+
+made = Store(Path(sys.argv[1])).stage("export", {}, build, waits=waits)
+print(made.cached, (made.folder / "made").read_text(), flush=True)
+"""
+
+
+def one_more(root: Path, content: str) -> subprocess.Popen[str]:
+    """A process that makes a stage as soon as it is sent a line."""
+    command = [sys.executable, "-c", MAKE_ONE, str(root), content]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8")
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().rstrip()
+
+
+def test_of_two_processes_that_want_a_stage_one_makes_it(tmp_path: Path) -> None:
+    first = one_more(tmp_path, "first")
+    assert said(first) == "makes it"
+    second = one_more(tmp_path, "second")
+    assert said(second) == "waits: another process makes it"
+    assert first.communicate("\n")[0] == "False first\n"
+    assert second.communicate()[0] == "True first\n"
+    assert len(names(tmp_path)) == 1
+
+
+def test_a_process_that_is_killed_leaves_its_stage_to_the_one_that_waits(tmp_path: Path) -> None:
+    first = one_more(tmp_path, "first")
+    assert said(first) == "makes it"
+    second = one_more(tmp_path, "second")
+    assert said(second) == "waits: another process makes it"
+    first.kill()
+    first.communicate()
+    assert said(second) == "makes it"
+    assert second.communicate("\n")[0] == "False second\n"
+    assert Store(tmp_path)
+    assert len(names(tmp_path)) == 1
+
+
+def test_find_makes_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert store.find("export", {"n": 1}) is None
+    made = make(store, {"n": 1})
+    assert store.find("export", {"n": 1}) == Stage(made.folder, made.key, cached=True)
+    truncate(made.folder)
+    assert store.find("export", {"n": 1}) is None
 
 
 def truncate(folder: Path) -> None:
@@ -209,8 +260,8 @@ def test_check_finds_a_file_that_the_stage_did_not_make(tmp_path: Path) -> None:
 def test_the_record_says_what_made_the_result(tmp_path: Path) -> None:
     made = make(Store(tmp_path), {"opset": 17})
     record = json.loads((made.folder / "stage.json").read_text())
-    assert (record["stage"], record["inputs"]) == ("export", {"opset": 17})
-    assert record["versions"] == tool_versions()
+    assert (record["what"]["stage"], record["what"]["inputs"]) == ("export", {"opset": 17})
+    assert record["what"]["versions"] == tool_versions()
     assert list(record["files"]) == ["sub/graph.onnx"]
 
 

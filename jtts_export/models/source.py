@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
@@ -13,6 +13,7 @@ from jtts_export.errors import BadInput, CheckpointError
 
 SOURCES = "hub:ORG/REPO[@REVISION], a local folder, or random:SEED"
 _HUB = re.compile(r"hub:(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+Sha256 = Callable[[Path], str]  # of a file's bytes, in hex
 Patterns = Collection[str | tuple[str, ...]]  # of files; of those that a tuple's match, a checkpoint has one
 
 
@@ -56,17 +57,20 @@ def choices(patterns: Patterns) -> tuple[str, ...]:
     return next((pattern for pattern in patterns if isinstance(pattern, tuple)), ())
 
 
-def locate(source: str, patterns: Patterns, companions: Collection[Companion] = ()) -> Source:
+def locate(
+    source: str, patterns: Patterns, companions: Collection[Companion] = (), sha256: Sha256 | None = None
+) -> Source:
     """Find `source` and hash the files that match `patterns`; a hub repository is downloaded first.
 
     Of those that match a tuple in `patterns` one file comes along: FILE of `source#FILE`, or that of the first
-    pattern with any; a hub is asked for the first pattern only. Companions come along where they are found.
+    pattern with any; a hub is asked for the first pattern only. Companions come along where they are found. sha256:
+    of a file, if not sha256_file.
     Raises BadInput for a source of another form, CheckpointError where nothing is found.
     """
     if source.startswith("random:"):
         return _seeded(source)
     find = _from_hub if source.startswith("hub:") else _from_folder
-    return find(source, patterns, companions)
+    return find(source, patterns, companions, sha256 or sha256_file)
 
 
 def _seeded(source: str) -> Source:
@@ -77,7 +81,7 @@ def _seeded(source: str) -> Source:
     return Source(source, hashlib.sha256(source.encode()).hexdigest(), seed=int(seed))
 
 
-def _from_hub(source: str, patterns: Patterns, companions: Collection[Companion]) -> Source:
+def _from_hub(source: str, patterns: Patterns, companions: Collection[Companion], sha256: Sha256) -> Source:
     """Source.source has FILE before the revision, so that another revision may take its place."""
     weights = choices(patterns)
     place, file = _repository_and_file(source) if weights else (source, None)
@@ -95,10 +99,10 @@ def _from_hub(source: str, patterns: Patterns, companions: Collection[Companion]
         files |= _one(folder, wanted, f"{source} (another is chosen by #FILE behind it)")
     for companion in companions:
         files |= _companion(companion, files, [folder], fetch=True)
-    return Source(source, _sha256_files(files), folder.name, files=files)
+    return Source(source, _sha256_files(files, sha256), folder.name, files=files)
 
 
-def _from_folder(source: str, patterns: Patterns, companions: Collection[Companion]) -> Source:
+def _from_folder(source: str, patterns: Patterns, companions: Collection[Companion], sha256: Sha256) -> Source:
     weights = choices(patterns)
     try:
         folder, file = _folder_and_file(source, bool(weights))
@@ -116,7 +120,7 @@ def _from_folder(source: str, patterns: Patterns, companions: Collection[Compani
         files |= _one(folder, weights if file is None else (file,), str(folder))
     for companion in companions:
         files |= _companion(companion, files, [folder, folder.resolve().parent])
-    return Source(recorded, _sha256_files(files), files=files)
+    return Source(recorded, _sha256_files(files, sha256), files=files)
 
 
 def _repository_and_file(source: str) -> tuple[str, str | None]:
@@ -180,10 +184,10 @@ def _companion(
     return _matching(folder, companion.files, f"{companion.name}/")
 
 
-def _sha256_files(files: Mapping[str, Path]) -> str:
+def _sha256_files(files: Mapping[str, Path], sha256: Sha256) -> str:
     whole = hashlib.sha256()
     for name in sorted(files, key=PurePosixPath):
-        whole.update(f"{name}\0{sha256_file(files[name])}\n".encode())
+        whole.update(f"{name}\0{sha256(files[name])}\n".encode())
     return whole.hexdigest()
 
 
