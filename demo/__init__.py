@@ -1,0 +1,1 @@
+"""How the demo voice is made: sentences, speech by espeak-ng, training, evaluation, and the checkpoint."""
