@@ -29,10 +29,11 @@ from .models.source import sha256_file
 from .store import clean_dead, files_under, writing
 from .validate.gates import FAIL, INCONCLUSIVE, PASS
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 MANIFEST, VALIDATION = "manifest.json", "validation.json"
 _UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}  # Unicode's categories: controls, halves of characters, separators of lines
 _ASIDE = {PASS: "", FAIL: ".failed", INCONCLUSIVE: ".inconclusive"}
+VERDICTS = tuple(_ASIDE)
 
 
 class FileEntry(BaseModel):
@@ -45,16 +46,22 @@ class FileEntry(BaseModel):
 
 
 class Manifest(BaseModel):
-    """manifest.json: where a release comes from, how it was made, and every file of it. coreml: what an app must know
-    of its packages, and how each holds its weights. seal: sha256 of the file
-    itself, with nothing in the place of the seal."""
+    """manifest.json: where a release comes from, how it was made, and every file of it.
+
+    tool: see provenance.tool(). checkpoint: see models.source.Source.describe(), and of a seeded one the sha256 of its
+    weights; checkpoint_files: its files, as their authors name them. licence: the checkpoint's, in SPDX's terms.
+    variants: files, and how weights are held. coreml: what an app must know of packages, and how each holds its
+    weights. seal: sha256 of the file itself, with nothing in the place of the seal.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     schema_version: int
     tool_version: str
+    tool: dict[str, Any] = {}
     model: str
     checkpoint: dict[str, str | None]
+    checkpoint_files: dict[str, FileEntry] = {}
     licence: str
     opset: int
     profile: dict[str, Any]
@@ -128,6 +135,20 @@ def sealed(manifest: Mapping[str, Any]) -> str:
 
 def _is_sealed(text: bytes, seal: str) -> bool:
     return hashlib.sha256(b"".join(text.rsplit(seal.encode(), 1))).hexdigest() == seal
+
+
+def place(work: Path, out: Path, model: str) -> Path:
+    """Move a release that came from elsewhere into its place in `out`, once it is verified. Returns its folder.
+
+    Raises GateFailed or OutsideError where it is not a whole release of this model.
+    """
+    manifest, _ = verify(work)
+    if manifest.model != model:
+        raise OutsideError(f"{work} is a release of {manifest.model}, not of {model}")
+    target = release_path(out, model, manifest.verdict)
+    with writing(out):
+        _replace(work, target)
+    return target
 
 
 def _replace(work: Path, target: Path) -> None:

@@ -49,6 +49,7 @@ def cli() -> None:
     jtts-export say release/kokoro "Hello there." -o hello.wav
     jtts-export tokens release/t3 "Hello there."
     jtts-export publish release/kokoro --repo ORG/NAME
+    jtts-export build plan.toml                      many at once, from one file
     """
 
 
@@ -203,6 +204,48 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         room = Console().width if sys.stdout.isatty() else LINE
         table.columns[-1].max_width = max(PROSE, room - (whole - last))
     console.print(table)
+
+
+@cli.command("build", epilog="\b\nExample: jtts-export build plan.toml --jobs 2 --report report --log build.jsonl")
+@click.argument("plan", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("release"),
+    show_default=True,
+    help="Where releases go: OUT/NAME/MODEL.",
+)
+@click.option(
+    "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Builds at a time; what is timed runs alone."
+)
+@click.option(
+    "--keep-going/--fail-fast", default=True, show_default=True, help="After a failure, finish the others or stop."
+)
+@click.option("--only", multiple=True, metavar="NAME", help="This build alone; may be given more than once.")
+@click.option(
+    "--cache", type=click.Path(path_type=Path), help="Where stage results are kept.  [default: the user's cache]"
+)
+@click.option("--store", metavar="URL", help="Share stage results with other machines, as s3://bucket/path.")
+@click.option("--scheduler", metavar="tcp://HOST:PORT", help="Build on a Dask cluster; needs --store.")
+@click.option("--publish", is_flag=True, help="Then publish what passed and has a repo.")
+@click.option("--report", type=click.Path(path_type=Path), help="Write report.md and junit.xml here.")
+@click.option("--log", type=click.Path(path_type=Path), help="Append what happens to this file, as JSON lines.")
+@click.option("--force", is_flag=True, help="Run every stage again.")
+@_as_json
+def build_plan(plan: Path, keep_going: bool, as_json: bool, **given: Any) -> None:
+    """Build many models, checkpoints, variants and profiles, as a PLAN.toml lists them.
+
+    What builds have in common is made once. One that fails stops no other. The same command again resumes: what is
+    finished is left alone.
+    """
+    from .plan import command, summary
+
+    done = command.build_plan(plan, command.Options(fail_fast=not keep_going, **given))
+    if as_json:
+        click.echo(json.dumps(summary.as_json(done), indent=2))
+    else:
+        _table(summary.HEADER, summary.table(done))
+    sys.exit(summary.exit_code(done))
 
 
 RELEASE = click.argument("release", type=click.Path(path_type=Path))

@@ -133,9 +133,7 @@ class Store:
     def _make(self, folder: Path, what: Mapping[str, object], build: Callable[[Path], None]) -> None:
         with self._work(folder) as work:
             build(work)
-            made = {path.relative_to(work).as_posix(): path for path in files_under(work)}
-            files = {n: Kept(size=path.stat().st_size, sha256=sha256_file(path)) for n, path in made.items()}
-            _write_record(work, Record(what=dict(what), files=files))
+            _write_record(work, record_of_files(work, what))
 
     def _fetch(self, folder: Path, name: str, what: Mapping[str, object]) -> bool:
         """Whether a result is here, and is what others find. Ours goes there where they find none."""
@@ -196,6 +194,13 @@ def key_of(what: Mapping[str, object]) -> str:
 def record_of(folder: Path) -> Record:
     """Of a finished stage. Raises OSError where it has none, ValueError where that is damaged."""
     return Record.model_validate_json((folder / _RECORD).read_bytes())
+
+
+def record_of_files(folder: Path, what: Mapping[str, object]) -> Record:
+    """Of all that lies in a folder now."""
+    made = {path.relative_to(folder).as_posix(): path for path in files_under(folder)}
+    files = {name: Kept(size=path.stat().st_size, sha256=sha256_file(path)) for name, path in made.items()}
+    return Record(what=dict(what), files=files)
 
 
 def _write_record(work: Path, record: Record) -> None:

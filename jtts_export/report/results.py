@@ -13,12 +13,13 @@ from xml.etree import ElementTree as ET
 
 from .facts import FAIL, INCONCLUSIVE, Gate, gates, text
 
-_ELEMENT = {FAIL: "failure", INCONCLUSIVE: "error"}
+ERROR = "error"  # an outcome of what could not be judged, for it was never made
+_ELEMENT = {FAIL: "failure", INCONCLUSIVE: "error", ERROR: "error"}
 
 
 @dataclass(frozen=True)
 class Result:
-    """A test case. outcome: one of facts.OUTCOMES; what it says goes with those that do not pass."""
+    """A test case. outcome: one of facts.OUTCOMES, or ERROR; what it says goes with those that do not pass."""
 
     name: str
     outcome: str
@@ -27,7 +28,7 @@ class Result:
 
 def junit(validation: Mapping[str, Any]) -> str:
     """As Jenkins' junit-10.xsd has it; no times and no hosts, so that the same content is the same text."""
-    suites = {variant: [_result(g) for g in gates(validation, variant)] for variant in validation["variants"]}
+    suites = {variant: [result_of(g) for g in gates(validation, variant)] for variant in validation["variants"]}
     return document(f"jtts-export.{validation.get('model', '')}", suites)
 
 
@@ -47,14 +48,15 @@ def document(name: str, suites: Mapping[str, Sequence[Result]]) -> str:
 
 
 def _counts(results: Sequence[Result]) -> dict[str, str]:
-    failures, errors = (str(sum(r.outcome == outcome for r in results)) for outcome in (FAIL, INCONCLUSIVE))
+    elements = [_ELEMENT.get(result.outcome) for result in results]
+    failures, errors = (str(elements.count(element)) for element in ("failure", "error"))
     return {"tests": str(len(results)), "failures": failures, "errors": errors}
 
 
-def _result(gate: Gate) -> Result:
+def result_of(gate: Gate, whose: str = "") -> Result:
+    """The test case of a gate. whose: a prefix of its name."""
     if not gate.op:
-        return Result(gate.metric, gate.outcome, gate.metric)
+        return Result(f"{whose}{gate.metric}", gate.outcome, gate.metric)
     between = f", interval {gate.between}" if gate.between else ""
-    return Result(
-        f"{gate.metric} {gate.wanted}", gate.outcome, f"measured {gate.measured}{between}; limit {gate.wanted}"
-    )
+    says = f"measured {gate.measured}{between}; limit {gate.wanted}"
+    return Result(f"{whose}{gate.metric} {gate.wanted}", gate.outcome, says)
