@@ -10,11 +10,13 @@ look at again, and no Python is asked for the bytes.
 from __future__ import annotations
 
 import hashlib
+import ssl
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import cache
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -341,7 +343,7 @@ class _Client(httpx2.Client):
     def __init__(self, endpoint: str, has_token: bool, limit_s: float) -> None:
         silence = min(SILENCE_S, limit_s)
         timeout = httpx2.Timeout(silence, connect=min(CONNECT_S, limit_s))
-        super().__init__(follow_redirects=True, timeout=timeout)
+        super().__init__(verify=_certificates(), follow_redirects=True, timeout=timeout)
         self._origin, self._has_token = _origin(httpx2.URL(endpoint)), has_token
 
     def send(self, request: httpx2.Request, **given: Any) -> httpx2.Response:
@@ -373,6 +375,12 @@ class _Client(httpx2.Client):
                 "your account, then set HF_TOKEN or run `hf auth login`"
             )
         raise Refused(f"the token may not do this{reason}: it needs to be one that may write to this repository")
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Of the hub's kin; reading them takes as long as several requests."""
+    return httpx2.create_ssl_context()
 
 
 def _trouble(error: httpx2.TransportError) -> Trouble:

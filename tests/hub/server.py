@@ -41,9 +41,12 @@ Kind = Literal["status", "drop", "cut-upload", "lose", "cut-answer", "slow", "wr
 
 @dataclass(frozen=True)
 class Fault:
+    """act: called where it strikes."""
+
     kind: Kind
     status: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
+    act: Callable[[], object] = field(default=lambda: None, compare=False)
 
 
 @dataclass
@@ -104,7 +107,14 @@ class Hub:
         self.page, self.part = 1000, 0
         self.url = self.store_url = ""
         self.lock = threading.RLock()
+        self.active = threading.Condition()
+        self.serving = 0
         self.closing = threading.Event()
+
+    def settle(self) -> None:
+        """Wait until every request that came was dealt with."""
+        with self.active:
+            assert self.active.wait_for(lambda: self.serving == 0, 30)
 
     def add(
         self, name: str, files: Mapping[str, bytes], *, tags: tuple[str, ...] = (), private: bool = False
@@ -413,6 +423,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         hub = self.hub
+        with hub.active:
+            hub.serving += 1
+        try:
+            self._served()
+        finally:
+            with hub.active:
+                hub.serving -= 1
+                hub.active.notify_all()
+
+    do_GET = do_HEAD = do_POST = do_PUT = _serve  # noqa: N815
+
+    def _served(self) -> None:
+        hub = self.hub
         url = urlsplit(self.path)
         query = {key: values[-1] for key, values in parse_qs(url.query, keep_blank_values=True).items()}
         with hub.lock:
@@ -422,22 +445,23 @@ class _Handler(BaseHTTPRequestHandler):
                 hub.leaked.append(str(request))
             hub.before(request)
             fault = hub.fault(request)
-        kind = fault.kind if fault else ""
+        kind, act = (fault.kind, fault.act) if fault else ("", lambda: None)
         if kind == "drop":
+            act()
             return self._break_off()
         if kind == "hang":
             hub.closing.wait(30)
             return self._break_off()
         if not self._read(request, kind):
+            act()
             return self._break_off()
         if fault and kind == "status":
             return self._send(as_json({"error": "planted"}, fault.status, **fault.headers), request)
         answer = hub.answer(request)
+        act()
         if kind == "lose":
             return self._break_off()
         return self._send(answer, request, kind)
-
-    do_GET = do_HEAD = do_POST = do_PUT = _serve  # noqa: N815
 
     def _read(self, request: Request, kind: str) -> bool:
         """The body: a file of what goes to the store. False where it is not read to the end."""
