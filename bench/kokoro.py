@@ -137,7 +137,7 @@ def _quantize(loaded: Loaded, fp32: Path, out: Path) -> dict:
     spread = spread_of(MODEL, loaded, THREADS)
     gates = PROFILE.gates_for("kokoro", "int8")
     files, recipe = {GRAPH.name: fp32}, MODEL.recipes["int8"]
-    graphs, report = build_variant(MODEL, files, recipe, loaded.config, loaded.voices, gates, spread, THREADS, say)
+    graphs, report, _ = build_variant(MODEL, files, recipe, loaded.config, loaded.voices, gates, spread, THREADS, say)
     save(graphs[GRAPH.name], out)
     return report
 

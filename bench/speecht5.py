@@ -107,7 +107,7 @@ def build(folder: Path, loaded: Loaded) -> tuple[Files, Files, int, Mapping[str,
     spread = spread_of(MODEL, loaded, THREADS)
     files = {name: folder / "fp32" / f"{name}.onnx" for name in GRAPHS}
     gates = PROFILE.gates_for("speecht5", "int8")
-    graphs, report = build_variant(
+    graphs, report, _ = build_variant(
         MODEL, files, MODEL.recipes["int8"], loaded.config, loaded.voices, gates, spread, THREADS, say
     )
     for name, graph in graphs.items():

@@ -90,7 +90,9 @@ def build(folder: Path, loaded: Loaded, names: tuple[str, ...] = VARIANTS) -> di
     for variant in names:
         gates = PROFILE.gates_for("t3", variant)
         recipe, files = MODEL.recipes[variant], made["fp32"]
-        graphs, _ = build_variant(MODEL, files, recipe, loaded.config, loaded.voices, gates, Spread({}), THREADS, say)
+        graphs, _, _ = build_variant(
+            MODEL, files, recipe, loaded.config, loaded.voices, gates, Spread({}), THREADS, say
+        )
         for name, graph in graphs.items():
             save(graph, made[variant][name], name in MODEL.external)
     return made

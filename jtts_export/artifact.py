@@ -48,8 +48,8 @@ class FileEntry(BaseModel):
 class Manifest(BaseModel):
     """manifest.json: where a release comes from, how it was made, and every file of it.
 
-    tool: see provenance.tool(). checkpoint: see models.source.Source.describe(), and of a seeded one the sha256 of its
-    weights; checkpoint_files: its files, as their authors name them. licence: the checkpoint's, in SPDX's terms.
+    tool: see provenance.tool(). checkpoint: see models.source.Source.describe(), and of a seeded one the sha256 of
+    its weights; checkpoint_files: its files, as their authors name them. licence: the checkpoint's, in SPDX's terms.
     variants: files, and how weights are held. coreml: what an app must know of packages, and how each holds its
     weights. seal: sha256 of the file itself, with nothing in the place of the seal.
     """

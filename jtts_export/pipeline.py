@@ -171,7 +171,7 @@ def steps(job: Job, source: Source, stages: Stages, on: Mapping[str, Any] | None
         given = {"gates": gates[variant], "schemes": profile.schemes, "threads": profile.threads}
         listed.append(Step(graphs[variant], given, (EXPORT, SPREAD, OPTIMIZE), partial(quantize, variant)))
     if target := job.coreml:
-        given = {"checkpoint": source.sha256, "target": target}
+        given = {"checkpoint": source.sha256, "target": target, "licence": stages.licence}
         listed.append(Step(COREML, given, (), lambda made, out: stages.coreml(target, out)))
         if COREML_INT8 in packages:
             listed.append(

@@ -13,9 +13,11 @@ from .errors import JttsError
 from .exporters.coreml.build import INTERFACE, SCHEMES
 from .exporters.coreml.convert import SUFFIX
 from .exporters.coreml.swift import page
+from .licences import licence_of
 from .models import MODELS
 from .models.source import Source
 from .profiles.schema import Profile
+from .provenance import tool
 from .runtime.names import COREML, COREML_INT8, graph_file
 from .store import check, files_under, tool_versions
 
@@ -26,11 +28,14 @@ if TYPE_CHECKING:
     from .exporters.coreml.stage import Export, Target
     from .exporters.coreml.stage import Stage as CoremlStage
     from .exporters.model import Loaded, Model
+    from .quantize.calibration import Calibration
+    from .quantize.schemes import Recipe
     from .validate.parity import Metrics
     from .validate.spread import Spread
     from .validate.subject import Packages
 
 GRAPHS, SPREAD, RECIPE, CLIENTS = "graphs", "spread.json", "recipe.json", "clients"
+CALIBRATION, SEEDED = "calibration", "seeded.sha256"
 REPORT, SAMPLES = "report", "samples"
 UNCHANGED_DB = 90  # a rewrite may change rounding, and nothing else
 UNCHANGED_AMPLIFIED_DB = 60  # of stages that may make much of rounding
@@ -61,6 +66,18 @@ class Stages:
         self.tell("loading the checkpoint")
         return self.model.load(self.source)
 
+    @cached_property
+    def licence(self) -> str:
+        """The checkpoint's, an SPDX expression."""
+        return licence_of(self.source, MODELS[self.name])
+
+    @property
+    def seeded(self) -> str | None:
+        """Of a checkpoint without files, the sha256 of its weights: a seed may give others elsewhere."""
+        from .models.fingerprint import sha256
+
+        return None if self.source.seed is None else sha256(self.loaded)
+
     def check(self, variants: Iterable[str]) -> None:
         """What can be refused before any work: a variant's schemes, and a sentence that cannot be said."""
         from .profiles.schema import check_schemes
@@ -77,6 +94,8 @@ class Stages:
         """The fp32 graphs as traced, and the files that clients need beside them."""
         (out / CLIENTS).mkdir()
         self.model.client_files(out / CLIENTS, self.loaded.config, self.loaded.voices)
+        if seeded := self.seeded:
+            (out / SEEDED).write_text(seeded, encoding="utf-8")
         self.tell("tracing")
         self.model.export(self.loaded, out / GRAPHS, self.opset)
 
@@ -87,7 +106,7 @@ class Stages:
         spread = spread_of(self.model, self.loaded, self.profile.threads)
         _write(out / SPREAD, spread.metrics)
 
-    def optimize(self, exported: Path, out: Path) -> None:
+    def optimize(self, exported: Path, out: Path, prove: bool = True) -> None:
         """Rewrites, and proof that they changed nothing."""
         import onnx_ir as ir
 
@@ -100,7 +119,7 @@ class Stages:
             not any(c[r.__name__] for r in REWRITES) and c["nodes_before"] == c["nodes_after"]
             for c in counts.values()
         )
-        metrics = {} if same else self._compare(exported, out)
+        metrics = self._compare(exported, out) if prove and not same else {}
         _write(out / "rewrites.json", {"counts": counts, "metrics": metrics})
 
     def _compare(self, exported: Path, out: Path) -> Metrics:
@@ -123,11 +142,12 @@ class Stages:
     def quantize(self, variant: str, exported: Path, optimized: Path, spread: Path, out: Path) -> None:
         """One variant: its recipe, promoted as far as this checkpoint needs."""
         from .profiles.schema import check_schemes
+        from .quantize import calibration
         from .quantize.build import build_variant
         from .quantize.schemes import Recipe
 
         config, voices = self.model.assets(exported / CLIENTS)
-        graphs, report = build_variant(
+        graphs, report, found = build_variant(
             self.model,
             graph_paths(optimized, self.model.graphs),
             self.model.recipes[variant],
@@ -140,7 +160,26 @@ class Stages:
         )
         check_schemes(self.profile, variant, Recipe.model_validate(report["recipe"]))  # promotions included
         self._save(graphs, out, variant)
+        if found:
+            calibration.write(found, out / calibration_file(variant))
+            report["calibration"] = calibration_file(variant)
         _write(out / RECIPE, report)
+
+    def requantize(self, variant: str, recipe: Recipe, found: Calibration, optimized: Path, out: Path) -> None:
+        """One variant from a recipe as it ended, and what calibration found for it."""
+        from .quantize.build import rebuild_variant
+
+        self.tell("quantizing")
+        graphs = rebuild_variant(graph_paths(optimized, self.model.graphs), recipe, found)
+        self._save(graphs, out, variant)
+
+    def calibrate(self, recipe: Recipe, exported: Path, optimized: Path) -> Calibration:
+        """What calibration finds here for a recipe as it ended."""
+        from .quantize.build import calibrate
+
+        config, voices = self.model.assets(exported / CLIENTS)
+        graphs = graph_paths(optimized, self.model.graphs)
+        return calibrate(self.model, graphs, recipe, config, voices, self.profile.threads, self.tell)
 
     def coreml(self, target: Target, out: Path) -> None:
         """Packages of every stage, for a target."""
@@ -168,6 +207,12 @@ class Stages:
         least_db = max((gate.limit for gate in gates if gate.metric == "coreml_stage_snr_db"), default=0.0)
         build_int8(coreml_stages, target, self._about(), made, judge, least_db, out, self.tell)
 
+    def coreml_requantize(self, target: Target, schemes: Mapping[str, str], made: Path, out: Path) -> None:
+        """coreml_int8() with each stage's scheme given."""
+        from .exporters.coreml.build import rebuild_int8
+
+        rebuild_int8(self._coreml().stages(self.loaded, target), self._about(), made, schemes, out, self.tell)
+
     def _coreml(self) -> Export:
         assert self.model.coreml is not None
         return self.model.coreml
@@ -175,8 +220,8 @@ class Stages:
     def _about(self) -> About:
         from .exporters.coreml.convert import About
 
-        info, source = MODELS[self.name], self.source.describe()
-        return About(info.title, f"weights: {source['source']}; converted by jtts-export", info.licence, __version__)
+        author = f"weights: sha256 {self.source.sha256}; converted by jtts-export"
+        return About(MODELS[self.name].title, author, self.licence, __version__)
 
     def _save(self, graphs: Mapping[str, ir.Model], out: Path, variant: str) -> None:
         from .exporters.onnx import save
@@ -231,6 +276,10 @@ class Stages:
 
         report.write(json.loads(self.validation(validated)), validated / REPORT / SAMPLES, out / REPORT)
 
+    def _entry(self, name: str) -> dict[str, Any]:
+        """A file of the checkpoint, for the manifest."""
+        return {"sha256": self.source.hashes[name], "size": self.source.files[name].stat().st_size}
+
     def package(
         self,
         exported: Path,
@@ -249,23 +298,19 @@ class Stages:
             return release, validation
         for folder in (exported, *made.values(), spread, *packed.values(), validated, reported):
             check(folder)
-        parts = _parts(exported / CLIENTS)
-        for folder in made.values():
-            parts |= _parts(folder / GRAPHS)
+        parts = release_parts(exported, made, packed)
         packages = _coreml_entry(packed)
-        for variant, folder in packed.items():
-            for stage in packages["stages"]:
-                package = f"{stage}{SUFFIX}"
-                parts |= {f"{variant}/{package}/{n}": path for n, path in _parts(folder / package).items()}
         for folder in (validated, reported):
             parts |= {f"{REPORT}/{name}": path for name, path in _parts(folder / REPORT).items()}
         recipes = {v: json.loads((f / RECIPE).read_text()) for v, f in made.items() if (f / RECIPE).exists()}
         manifest = {
             "schema_version": artifact.SCHEMA_VERSION,
             "tool_version": __version__,
+            "tool": tool(),
             "model": self.name,
-            "checkpoint": self.source.describe(),
-            "licence": MODELS[self.name].licence,
+            "checkpoint": {**self.source.describe(), "seeded_sha256": _seeded(exported)},
+            "checkpoint_files": {name: self._entry(name) for name in self.source.files},
+            "licence": self.licence,
             "opset": self.opset,
             "profile": self.profile.model_dump(),
             "verdict": validation["verdict"],
@@ -278,6 +323,26 @@ class Stages:
         if packed:
             texts[f"{COREML}/README.md"] = page(MODELS[self.name].title, packages)
         return artifact.write(out, parts, texts, manifest), validation
+
+
+def release_parts(exported: Path, made: Mapping[str, Path], packed: Mapping[str, Path]) -> dict[str, Path]:
+    """What folders of stages hold for a release: its path there -> file. made, packed: folders of graphs and of
+    packages by variant."""
+    parts = _parts(exported / CLIENTS)
+    for folder in made.values():
+        parts |= _parts(folder / GRAPHS)
+        parts |= {f"{CALIBRATION}/{name}": path for name, path in _parts(folder / CALIBRATION).items()}
+    stages = _interface(packed[COREML])["stages"] if packed else ()
+    for variant, folder in packed.items():
+        for stage in stages:
+            package = f"{stage}{SUFFIX}"
+            parts |= {f"{variant}/{package}/{n}": path for n, path in _parts(folder / package).items()}
+    return parts
+
+
+def calibration_file(variant: str) -> str:
+    """Where a release keeps what calibration found for a variant."""
+    return f"{CALIBRATION}/{variant}.safetensors"
 
 
 def graph_paths(folder: Path, names: Iterable[str], variant: str = "fp32") -> dict[str, Path]:
@@ -300,10 +365,20 @@ def _coreml_entry(packed: Mapping[str, Path]) -> dict[str, Any]:
     """What the manifest says of packages: what an app must know, and how each variant holds weights."""
     if not packed:
         return {}
-    interface = json.loads((packed[COREML] / INTERFACE).read_text(encoding="utf-8"))
     schemes = {v: f / SCHEMES for v, f in packed.items()}
     held = {v: json.loads(path.read_text(encoding="utf-8")) if path.exists() else {} for v, path in schemes.items()}
-    return {**interface, "variants": held}
+    return {**_interface(packed[COREML]), "variants": held}
+
+
+def _interface(folder: Path) -> dict[str, Any]:
+    """What an app must know of the packages in a folder."""
+    return dict(json.loads((folder / INTERFACE).read_text(encoding="utf-8")))
+
+
+def _seeded(exported: Path) -> str | None:
+    """See Stages.seeded."""
+    path = exported / SEEDED
+    return path.read_text(encoding="utf-8") if path.exists() else None
 
 
 def _parts(folder: Path) -> dict[str, Path]:

@@ -38,7 +38,7 @@ def subject(name: str, folder: Path) -> Subject:
     model.client_files(clients, loaded.config, loaded.voices)
     model.export(loaded, folder / "traced", DEFAULT_OPSET)
     traced = {graph: folder / "traced" / graph_file(graph, "fp32") for graph in model.graphs}
-    made, _ = build_variant(
+    made, _, _ = build_variant(
         model, traced, model.recipes["int8"], loaded.config, loaded.voices, [], Spread({}), 1, lambda _: None
     )
     files = {

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from .builder import MICROSOFT, Builder
-from .speecht5_networks import joined
+from .speecht5_networks import joined, prenet_last
 
 
 @torch.no_grad()
@@ -93,8 +93,7 @@ def _prenet(
     position: ir.Value,
     speaker: ir.Value,
 ) -> ir.Value:
-    """The prenet of the last frame alone, [1, hidden]. Its last two linear maps are one: the first's output, the
-    position and the speaker are only ever added up."""
+    """The prenet of the last frame alone, [1, hidden]."""
     prenet, config = model.speecht5.decoder.prenet, model.config
     mask = b.input("prenet_mask", ir.DataType.UINT8, masks.shape)
     mask.const_value = ir.tensor(masks, name=mask.name)
@@ -109,14 +108,11 @@ def _prenet(
         x = b.linear(x, f"decoder.prenet.{i}", layer.weight * gain, layer.bias * gain)
         x = b.node("Mul", [b.node("Relu", [x], f"prenet/{i}/relu"), kept[i]], f"prenet/{i}/dropped")
     hidden = config.hidden_size
-    joint = prenet.speaker_embeds_layer
-    first, last = joint.weight[:, :hidden].double(), joint.weight[:, hidden:]
-    x = b.matmul(x, "decoder.prenet.final", (first @ prenet.final_layer.weight.double()).float())
-    positions = prenet.encode_positions.alpha * prenet.encode_positions.pe[0] + prenet.final_layer.bias
-    table = positions.double() @ first.T + joint.bias.double()
-    at = b.node("Gather", [b.constant("decoder.prenet.positions", table.float()), position], "prenet/position")
+    weight, table = prenet_last(prenet, hidden)
+    x = b.matmul(x, "decoder.prenet.final", weight)
+    at = b.node("Gather", [b.constant("decoder.prenet.positions", table), position], "prenet/position")
     unit = b.node("LpNormalization", [speaker], "prenet/unit", axis=1, p=2)
-    speaker = b.matmul(unit, "decoder.prenet.speaker", last)
+    speaker = b.matmul(unit, "decoder.prenet.speaker", prenet.speaker_embeds_layer.weight[:, hidden:])
     fixed = b.node("Add", [at, speaker], "prenet/fixed")
     return b.node("Relu", [b.node("Add", [x, fixed], "prenet/sum")], "prenet/x")
 

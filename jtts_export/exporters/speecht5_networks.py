@@ -6,12 +6,18 @@ SpeechT5HifiGan.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from jtts_export.models.exact import product, rounded, squares
+
+STRENGTH_BITS = 10  # of what channels are divided by: near enough, and the same on every machine
 
 
 class Encoder(nn.Module):
@@ -104,9 +110,7 @@ class Vocoder(nn.Module):
         for i, (up, follower) in enumerate(zip(self.ups, followers, strict=True)):
             blocks = self.blocks[i * self.branches : (i + 1) * self.branches]
             adding = [conv for block in blocks for conv in block.second]
-            strength = sum(conv.weight.square().sum((1, 2, 3)) for conv in adding).sqrt()
-            strength = torch.where(strength > 0, strength, 1.0)
-            strength = strength / strength.log().mean().exp()
+            strength = evened(functools.reduce(torch.add, [squares(conv.weight) for conv in adding]))
             for conv, gain in [(up.conv, strength.repeat_interleave(up.stride)), *((c, strength) for c in adding)]:
                 conv.weight /= gain[:, None, None, None]
                 conv.bias /= gain
@@ -198,6 +202,13 @@ def skewed(scores: Tensor) -> Tensor:
     return scores.flatten(2)[:, :, n:].unflatten(2, (n, 2 * n - 1))[..., :n]
 
 
+def evened(power: Tensor) -> Tensor:
+    """Strengths of channels of these powers, float64 [channels], around 1."""
+    known = power.numpy()
+    strength = np.sqrt(np.where(known > 0, known, 1))
+    return torch.from_numpy(rounded(strength / np.exp(np.log(strength).mean()), STRENGTH_BITS).astype(np.float32))
+
+
 @torch.no_grad()
 def joined(*linears: nn.Linear) -> nn.Linear:
     """Several linear maps of one input, as one."""
@@ -205,6 +216,16 @@ def joined(*linears: nn.Linear) -> nn.Linear:
     whole.weight = nn.Parameter(torch.cat([x.weight for x in linears]))
     whole.bias = nn.Parameter(torch.cat([x.bias for x in linears]))
     return whole
+
+
+@torch.no_grad()
+def prenet_last(prenet: Any, hidden: int) -> tuple[Tensor, Tensor]:
+    """The decoder prenet's last two linear maps as one, f32 [hidden, units], and what it adds at each position, f32
+    [positions, hidden]: the first one's output, the position and the speaker are only ever added up."""
+    joint, final = prenet.speaker_embeds_layer, prenet.final_layer
+    first = joint.weight[:, :hidden]
+    positions = prenet.encode_positions.alpha * prenet.encode_positions.pe[0] + final.bias
+    return product(first, final.weight).float(), (product(positions, first.T) + joint.bias.double()).float()
 
 
 @torch.no_grad()
@@ -223,7 +244,8 @@ def scaled(linear: Any, gain: float) -> Any:
 @torch.no_grad()
 def folded(conv: Any, norm: Any) -> nn.Conv1d:
     """A convolution and the batch norm behind it, as one convolution."""
-    gain = norm.weight / (norm.running_var + norm.eps).sqrt()
+    deviation = torch.from_numpy(np.sqrt(norm.running_var.double().numpy() + norm.eps))  # torch's root may be off
+    gain = (norm.weight / deviation).float()
     new = nn.Conv1d(conv.in_channels, conv.out_channels, conv.kernel_size, padding=conv.padding)
     new.weight = nn.Parameter(conv.weight * gain[:, None, None])
     new.bias = nn.Parameter(norm.bias - norm.running_mean * gain)

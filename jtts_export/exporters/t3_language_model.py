@@ -176,5 +176,6 @@ def _free_gain(norm: Any, products: Sequence[nn.Linear]) -> Tensor:
 def balance(left: Tensor, right: Tensor) -> Tensor:
     """Powers of two s such that left * s and right / s, both [channels], are as equal as those can make them."""
     tiny = torch.finfo(torch.float32).tiny
-    exponents = (right.clamp_min(tiny).log2() - left.clamp_min(tiny).log2()) / 2
-    return torch.exp2(exponents.round().clamp(-LARGEST_EXPONENT, LARGEST_EXPONENT))
+    ratio = right.clamp_min(tiny).double() / left.clamp_min(tiny).double()  # float32's logarithms differ by machine
+    exponents = (ratio.log2() / 2).round().clamp(-LARGEST_EXPONENT, LARGEST_EXPONENT)
+    return torch.ldexp(torch.ones_like(left), exponents.int())

@@ -25,29 +25,44 @@ from .schemes import (
     StoredInt,
     label,
 )
+from .static_conv import Ranges
 from .weights import Weight, find_weights, fits_fp16, store_fp16, store_int
 
 Samples = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 
-def fit_convs(model: ir.Model, samples: Samples) -> dict[str, static_conv.Parameters]:
-    """Integer parameters of every sampled Conv. Independent of the recipe: fitted once, used by many."""
+def fit_convs(model: ir.Model, samples: Samples) -> dict[str, Ranges]:
+    """Ranges of every sampled Conv. Independent of the recipe: fitted once, used by many."""
     weights = find_weights(model)
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy lets go of the interpreter's lock
-        fits = pool.map(lambda name: _fit(weights[name].node, *samples[name]), samples)
+        fits = pool.map(lambda name: _fit(weights[name], *samples[name]), samples)
         fitted = dict(zip(samples, fits, strict=True))
     for first, second in _followers({name: weights[name] for name in samples}).items():
         relu = weights[second].node.inputs[0].producer()  # type: ignore[union-attr]
         slope = relu.attributes.get_float("alpha", 0.01)  # type: ignore[union-attr]
-        lead = static_conv.fit_lead(fitted[second], samples[first][1], slope)
-        fitted[second] = dataclasses.replace(fitted[second], lead=lead)
+        taken = _integers(weights[second], fitted[second])
+        fitted[second] = dataclasses.replace(
+            fitted[second], lead=static_conv.fit_lead(taken, samples[first][1], slope)
+        )
     return fitted
 
 
-def _fit(conv: ir.Node, inputs: np.ndarray, outputs: np.ndarray) -> static_conv.Parameters:
-    weight, bias = constant(conv.inputs[1]), constant(conv.inputs[2]) if len(conv.inputs) > 2 else None
-    assert weight is not None
-    return static_conv.fit(weight, np.zeros(len(weight)) if bias is None else bias, inputs, outputs)
+def _fit(weight: Weight, inputs: np.ndarray, outputs: np.ndarray) -> Ranges:
+    return static_conv.fit(weight.array, inputs, outputs, _bias(weight.node))
+
+
+def integers(model: ir.Model, ranges: Mapping[str, Ranges]) -> dict[str, static_conv.Parameters]:
+    """Parameters of the Convs of a graph that there are ranges of."""
+    weights = find_weights(model)
+    return {name: _integers(weights[name], found) for name, found in ranges.items() if name in weights}
+
+
+def _integers(weight: Weight, ranges: Ranges) -> static_conv.Parameters:
+    return static_conv.integers(weight.array, ranges, _bias(weight.node))
+
+
+def _bias(conv: ir.Node) -> np.ndarray | None:
+    return constant(conv.inputs[2]) if len(conv.inputs) > 2 else None
 
 
 def _followers(weights: Mapping[str, Weight]) -> dict[str, str]:

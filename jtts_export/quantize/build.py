@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,12 +15,13 @@ from jtts_export.runtime.taps import Graphs, PartRunner
 from jtts_export.validate.runner import Case
 from jtts_export.validate.spread import Spread
 
-from .apply import fit_convs, quantize
+from .apply import fit_convs, integers, quantize
 from .calibrate import sample
+from .calibration import Calibration
 from .key_values import quantize_key_values
 from .ladder import Climb, Ladder
 from .schemes import Recipe, StaticConv
-from .static_conv import Parameters
+from .static_conv import Parameters, Ranges
 from .weights import find_weights
 
 if TYPE_CHECKING:
@@ -37,29 +38,21 @@ def build_variant(
     spread: Spread,
     threads: int,
     tell: Callable[[str], None],
-) -> tuple[dict[str, ir.Model], dict[str, Any]]:
-    """The quantized graphs, and how they came about: recipe as it ended, scheme of each weight, ladder steps.
+) -> tuple[dict[str, ir.Model], dict[str, Any], Calibration]:
+    """The quantized graphs; how they came about: recipe as it ended, scheme of each weight, ladder steps; and what
+    calibration found for that recipe.
 
     files: graph -> its fp32 form, better a file than a copy in memory.
     """
     graphs = {name: _opened(source) for name, source in files.items()}
-    convs: dict[str, Parameters] = {}
-    for graph in graphs.values():
-        weights = find_weights(graph)
-        static = {n: w for n, w in weights.items() if isinstance(recipe.scheme_of(n), StaticConv)}
-        if static:
-            tell(f"calibrating {len(static)} convolutions")
-            cases = model.cases(config, voices, "calibration")
-            samples = sample(graph, static, _feeds(model, files, graph, cases, threads))
-            tell(f"fitting {len(static)} convolutions")
-            convs |= fit_convs(graph, samples)
+    calibration = calibrate(model, files, recipe, config, voices, threads, tell)
     climb = Climb(recipe, {})
     if helped := [g for g in gates if any(g.metric in stage.gates for stage in model.parity.stages)]:
         tell("judging the recipe")
         ladder = Ladder(
             graphs=graphs,
             files=files,
-            convs=convs,
+            convs=_parameters(graphs, calibration),
             runner=cast("Callable[[Graphs, int, bool], PartRunner]", model.runner),
             parity=model.parity,
             spread=spread,
@@ -70,18 +63,64 @@ def build_variant(
             tell=tell,
         )
         climb = ladder.climb(recipe)
+    tell("quantizing")
+    calibration = calibration.of(climb.recipe)
+    schemes = _apply(graphs, climb.recipe, calibration)
+    report = {"recipe": climb.recipe.model_dump(), "schemes": schemes, "ladder": climb.as_json()}
+    return graphs, report, calibration
+
+
+def rebuild_variant(files: Graphs, recipe: Recipe, calibration: Calibration) -> dict[str, ir.Model]:
+    """The quantized graphs of a recipe as it ended, and what calibration found then: nothing is measured."""
+    graphs = {name: _opened(source) for name, source in files.items()}
+    _apply(graphs, recipe, calibration)
+    return graphs
+
+
+def calibrate(
+    model: Model,
+    files: Graphs,
+    recipe: Recipe,
+    config: Config,
+    voices: Voices,
+    threads: int,
+    tell: Callable[[str], None],
+) -> Calibration:
+    """What a recipe needs to know of activations, measured on the model's utterances for that."""
+    convs: dict[str, Ranges] = {}
+    for graph in (_opened(source) for source in files.values()):
+        weights = find_weights(graph)
+        static = {n: w for n, w in weights.items() if isinstance(recipe.scheme_of(n), StaticConv)}
+        if static:
+            tell(f"calibrating {len(static)} convolutions")
+            cases = model.cases(config, voices, "calibration")
+            samples = sample(graph, static, _feeds(model, files, graph, cases, threads))
+            tell(f"fitting {len(static)} convolutions")
+            convs |= fit_convs(graph, samples)
     reach = {}
     if recipe.key_values == "int8":
         tell("calibrating keys and values")
         assert model.key_value_reach is not None
         reach = model.key_value_reach(files, model.cases(config, voices, "calibration"), threads)
-    tell("quantizing")
+    return Calibration(convs, reach)
+
+
+def _apply(graphs: Mapping[str, ir.Model], recipe: Recipe, calibration: Calibration) -> dict[str, str]:
+    """Quantize in place. Returns the scheme that each weight got."""
+    convs = _parameters(graphs, calibration)
     schemes: dict[str, str] = {}
     for graph in graphs.values():
-        schemes |= quantize(graph, climb.recipe, convs)
-        if reach:
-            quantize_key_values(graph, reach)
-    return graphs, {"recipe": climb.recipe.model_dump(), "schemes": schemes, "ladder": climb.as_json()}
+        schemes |= quantize(graph, recipe, convs)
+        if calibration.reach:
+            quantize_key_values(graph, calibration.reach)
+    return schemes
+
+
+def _parameters(graphs: Mapping[str, ir.Model], calibration: Calibration) -> dict[str, Parameters]:
+    made: dict[str, Parameters] = {}
+    for graph in graphs.values():
+        made |= integers(graph, calibration.convs)
+    return made
 
 
 def _opened(source: Path | onnx.ModelProto) -> ir.Model:

@@ -32,6 +32,24 @@ TABLE_MARGIN = 0.02  # of the range: table ends beyond which the quantized outpu
 
 
 @dataclass(frozen=True)
+class Ranges:
+    """What calibration finds for a convolution; with its weights it gives Parameters, the same on every machine.
+
+    Real input = (q - zero) * scale; weights times `scale` are whole numbers of `step`; rounding them adds `shift` to
+    the output; real output = (q - out_zero) * out_scale.
+    """
+
+    scale: np.ndarray  # f32 [in]
+    zero: int
+    step: np.ndarray  # f32 [out]
+    shift: np.ndarray  # f32 [out]
+    out_scale: np.ndarray  # f32 [out]
+    out_zero: np.ndarray  # u8 [out]
+    common: Steps  # of the output, where all channels share one
+    lead: Steps | None = None  # of what a leaky ReLU ahead takes, in units of `scale`
+
+
+@dataclass(frozen=True)
 class Parameters:
     """A convolution in integers. Real input = (q - zero) * scale; real output = (q - out_zero) * out_scale."""
 
@@ -92,19 +110,20 @@ def fit_lead(p: Parameters, inputs: np.ndarray, slope: float) -> Steps:
         return float((weight * (made - wanted) ** 2).sum())
 
     tops = (LEVELS - p.zero) * CLIP_FACTORS[:6]
-    return min((Steps(float(top / (LEVELS - z)), z) for z in LEAD_ZEROS for top in tops), key=error)
+    candidates = (Steps(float(np.float32(top / (LEVELS - z))), z) for z in LEAD_ZEROS for top in tops)
+    return min(candidates, key=error)
 
 
 def _whole(values: np.ndarray) -> np.ndarray:
     return np.clip(np.round(values), -(2**31) + 1, 2**31 - 1).astype(np.int32)
 
 
-def fit(weight: np.ndarray, bias: np.ndarray, inputs: np.ndarray, outputs: np.ndarray) -> Parameters:
+def fit(weight: np.ndarray, inputs: np.ndarray, outputs: np.ndarray, bias: np.ndarray | None = None) -> Ranges:
     """Choose every scale by mean squared error over calibration samples.
 
     weight: f32 [out, in, *taps]; bias: f32 [out]; inputs: f32 [in, samples]; outputs: f32 [out, samples].
     """
-    shape, weight = weight.shape, weight.reshape(*weight.shape[:2], -1)
+    weight = weight.reshape(*weight.shape[:2], -1)
     zero = _common_zero(inputs)
     ideal = _input_scales(inputs, zero)
     spread = outputs.std(axis=1)
@@ -115,26 +134,42 @@ def fit(weight: np.ndarray, bias: np.ndarray, inputs: np.ndarray, outputs: np.nd
         key=lambda s: _expected_error(s, ideal, weight, importance, power),
     )
     scale = np.where(scale > 0, scale, 1).astype(np.float32)
-    scaled = weight * scale[None, :, None]
     out_scale, out_zero = _output_scales(outputs)
     (gain,), (middle,) = _output_scales(outputs.reshape(1, -1))
     # Where weights are tiny beside the bias (a channel that training has silenced), the bias sets the step.
-    step = np.maximum(_weight_steps(scaled, power / scale**2), (np.abs(bias) + LEVELS * out_scale) / BIAS_LIMIT)
-    integers = np.clip(np.round(scaled / step[:, None, None]), -127, 127)
+    beside = LEVELS * out_scale if bias is None else np.abs(bias) + LEVELS * out_scale
+    step = _weight_steps(weight * scale[None, :, None], power / scale**2)
+    step = np.maximum(step, beside / BIAS_LIMIT).astype(np.float32)
     # Rounding shifts each output by a constant, wherever the input's mean is not zero: take it out again.
-    shift = np.einsum("oik,i->o", integers * step[:, None, None] / scale[None, :, None] - weight, inputs.mean(1))
-    weight_scale = (step / out_scale).astype(np.float32)
-    offset = (bias - shift) / out_scale + out_zero
+    rounded = _integers(weight, scale, step) * step[:, None, None] / scale[None, :, None]
+    shift = np.einsum("oik,i->o", rounded - weight, inputs.mean(1)).astype(np.float32)
+    return Ranges(scale, zero, step, shift, out_scale, out_zero, Steps(float(gain), int(middle)))
+
+
+def integers(weight: np.ndarray, ranges: Ranges, bias: np.ndarray | None = None) -> Parameters:
+    """The convolution in integers, of the weight and bias that `ranges` were fitted for. No sums, and so no rounding
+    that depends on their order."""
+    whole = _integers(weight.reshape(*weight.shape[:2], -1), ranges.scale, ranges.step)
+    out_scale = ranges.out_scale.astype(np.float64)
+    weight_scale = (ranges.step / out_scale).astype(np.float32)
+    constant = (0 if bias is None else bias.astype(np.float64)) - ranges.shift.astype(np.float64)
     return Parameters(
-        scale=scale,
-        zero=zero,
-        weight=integers.astype(np.int8).reshape(shape),
+        scale=ranges.scale,
+        zero=ranges.zero,
+        weight=whole.astype(np.int8).reshape(weight.shape),
         weight_scale=weight_scale,
-        bias=_whole(offset / weight_scale),
-        out_scale=out_scale,
-        out_zero=out_zero,
-        common=Steps(float(gain), int(middle)),
+        bias=_whole((constant / out_scale + ranges.out_zero) / weight_scale.astype(np.float64)),
+        out_scale=ranges.out_scale,
+        out_zero=ranges.out_zero,
+        common=ranges.common,
+        lead=ranges.lead,
     )
+
+
+def _integers(weight: np.ndarray, scale: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """Weights [out, in, taps] times scales of inputs, in steps of outputs: float64 whole numbers."""
+    scaled = weight.astype(np.float64) * scale.astype(np.float64)[None, :, None]
+    return np.clip(np.rint(scaled / step.astype(np.float64)[:, None, None]), -127, 127)
 
 
 def _common_zero(inputs: np.ndarray) -> int:

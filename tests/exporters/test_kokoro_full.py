@@ -49,7 +49,7 @@ def fp32(loaded: Loaded, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def int8(loaded: Loaded, fp32: Path) -> tuple[Path, dict]:
     spread = spread_of(MODEL, loaded, THREADS)
     gates = load_profile("cpu").gates_for("kokoro", "int8")
-    graphs, report = build_variant(
+    graphs, report, _ = build_variant(
         MODEL,
         {GRAPH.name: fp32},
         MODEL.recipes["int8"],

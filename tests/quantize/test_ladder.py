@@ -20,7 +20,7 @@ from jtts_export.exporters import kokoro
 from jtts_export.exporters.model import Loaded
 from jtts_export.optimize import optimize
 from jtts_export.profiles.schema import Gate, parse_gate
-from jtts_export.quantize.apply import fit_convs, quantize
+from jtts_export.quantize.apply import fit_convs, integers, quantize
 from jtts_export.quantize.build import build_variant
 from jtts_export.quantize.calibrate import sample
 from jtts_export.quantize.ladder import Ladder
@@ -69,7 +69,8 @@ def model() -> ir.Model:
 @pytest.fixture(scope="module")
 def convs(model: ir.Model) -> dict:
     weights = {n: w for n, w in find_weights(model).items() if isinstance(COARSE.scheme_of(n), StaticConv)}
-    return fit_convs(model, sample(model, weights, [c.inputs for c in kokoro_graph.cases("calibration")]))
+    samples = sample(model, weights, [c.inputs for c in kokoro_graph.cases("calibration")])
+    return integers(model, fit_convs(model, samples))
 
 
 def ladder(model: ir.Model, convs: dict, **limits: str) -> Ladder:
@@ -224,7 +225,7 @@ def test_a_checkpoint_with_outliers_ends_past_its_gates(hard: tuple[Loaded, ir.M
         parity_decoder_snr_db=">= 26",
     )
     graphs = {kokoro.GRAPH.name: ir.to_proto(model)}
-    made, report = build_variant(
+    made, report, _ = build_variant(
         kokoro.MODEL, graphs, kokoro.INT8, loaded.config, loaded.voices, wanted, SPREAD, 1, lambda _: None
     )
     assert list(made) == [kokoro.GRAPH.name]
@@ -383,7 +384,7 @@ def test_a_variant_of_several_graphs_is_calibrated_on_what_reaches_each(chained:
     copies = {name: ir.to_proto(graph) for name, graph in chained.items()}
     spread = Spread({"spread_reseed_log_mel_l1": 1.0, "spread_fp64_log_mel_l1": 1.0})
     limits = gates(parity_waveform_snr_db=">= 25", size_mb="<= 1")
-    made, report = build_variant(model, copies, recipe, {}, {}, limits, spread, 1, lambda _: None)
+    made, report, _ = build_variant(model, copies, recipe, {}, {}, limits, spread, 1, lambda _: None)
     assert report["schemes"] == {"w1": "static-conv", "w2": "static-conv"}
     assert (report["ladder"]["steps"], report["ladder"]["failing"]) == ([], [])
     assert {n: ops(m)["QuantizeLinear"] for n, m in made.items()} == {"first": 2, "second": 2}

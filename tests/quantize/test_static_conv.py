@@ -11,7 +11,8 @@ import pytest
 from graphs import graph, normal, ops, ops_at_run_time, run
 
 from jtts_export.exporters.onnx import save
-from jtts_export.quantize.apply import fit_convs, quantize
+from jtts_export.quantize import static_conv
+from jtts_export.quantize.apply import fit_convs, integers, quantize
 from jtts_export.quantize.calibrate import sample
 from jtts_export.quantize.schemes import Recipe, Rule, StaticConv, StoredFp16, StoredInt
 from jtts_export.quantize.static_conv import LEAD_ZEROS, LEVELS, Parameters, Steps, fit, fit_lead, invert_snake
@@ -40,7 +41,7 @@ def conv(attributes: str = "", bias: bool = True, **constants: np.ndarray) -> ir
 
 def calibrated(model: ir.Model, *feeds: dict[str, np.ndarray]) -> dict[str, Parameters]:
     weights = {n: w for n, w in find_weights(model).items() if n in ("w", "w2")}
-    return fit_convs(model, sample(model, weights, feeds))
+    return integers(model, fit_convs(model, sample(model, weights, feeds)))
 
 
 def fitted(model: ir.Model, x: np.ndarray) -> dict[str, Parameters]:
@@ -161,7 +162,8 @@ def test_silent_channels_on_either_side_do_no_harm() -> None:
 
 
 def test_a_conv_of_nothing_but_zeros_is_fitted() -> None:
-    p = fit(np.zeros((OUT, IN, 3)), np.zeros(OUT), np.zeros((IN, 50)), np.zeros((OUT, 50)))
+    weight = np.zeros((OUT, IN, 3))
+    p = static_conv.integers(weight, fit(weight, np.zeros((IN, 50)), np.zeros((OUT, 50))))
     for part in (p.scale, p.weight_scale, p.out_scale):
         assert np.isfinite(part).all()
         assert (part > 0).all()
@@ -337,7 +339,9 @@ def line(seed: int) -> np.ndarray:
 
 def parameters(model: ir.Model, *names: str) -> dict[str, Parameters]:
     weights = {n: w for n, w in find_weights(model).items() if n in names}
-    return fit_convs(model, sample(model, weights, [{"x": line(20 + n)} for n in range(CALIBRATION_RUNS)]))
+    return integers(
+        model, fit_convs(model, sample(model, weights, [{"x": line(20 + n)} for n in range(CALIBRATION_RUNS)]))
+    )
 
 
 def test_a_leaky_relu_between_two_convolutions_becomes_a_table(tmp_path: Path) -> None:

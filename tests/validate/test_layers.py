@@ -27,7 +27,7 @@ from jtts_export.exporters.onnx import save
 from jtts_export.models import MODELS
 from jtts_export.models.source import locate
 from jtts_export.optimize import optimize
-from jtts_export.quantize.apply import fit_convs, quantize
+from jtts_export.quantize.apply import fit_convs, integers, quantize
 from jtts_export.quantize.build import build_variant
 from jtts_export.quantize.calibrate import sample
 from jtts_export.quantize.schemes import Recipe, Rule, StaticConv
@@ -82,7 +82,7 @@ def built(folder: Path, model: Model, loaded: Loaded) -> Release:
 def with_variant(release: Release, variant: str) -> Release:
     """The release with another variant beside fp32, and its schemes."""
     model, loaded = release.model, release.loaded
-    graphs, report = build_variant(
+    graphs, report, _ = build_variant(
         *(model, release.files("fp32"), model.recipes[variant], loaded.config, loaded.voices, []),
         *(Spread({}), 1, lambda _: None),
     )
@@ -418,7 +418,8 @@ def chained(weight: np.ndarray, bias: np.ndarray) -> tuple[ir.Model, ir.Model, n
         }""",
         {"v": weight, "w": normal(1, 24, 24, 3) / 8, "b": bias},
     )
-    convs = fit_convs(model, sample(model, find_weights(model), [{"x": normal(3, 1, 24, 2000)}]))
+    samples = sample(model, find_weights(model), [{"x": normal(3, 1, 24, 2000)}])
+    convs = integers(model, fit_convs(model, samples))
     made = model.clone()
     assert set(quantize(made, RECIPE, convs).values()) == {"static-conv"}
     return model, made, convs["w"].scale

@@ -40,26 +40,44 @@ def build_int8(
 ) -> None:
     """Quantize what build() made, in `made`: for each stage the first of its schemes that is off by no more than
     `least_db`, or none."""
-    from jtts_export.quantize.coreml import is_allowed, quantize
+    from jtts_export.quantize.coreml import is_allowed
 
     chosen: dict[str, dict[str, Any]] = {}
     for stage in stages:
         tell(f"quantizing {stage.name}")
-        parts = {name: made / PARTS / f"{stage.name}.{name}{SUFFIX}" for name in stage.functions}
         tried: dict[str, float] = {}
         scheme = KEPT
         for candidate in (scheme for scheme in stage.schemes if is_allowed(scheme, target)):
-            light = quantize(parts, candidate, stage.skip, folder / PARTS)
-            tried[candidate] = judge(stage, assemble(stage, light, folder, about))
+            tried[candidate] = judge(stage, _held(stage, candidate, made, folder, about))
             if tried[candidate] >= least_db:
                 scheme = candidate
                 break
         if scheme == KEPT:
-            shutil.rmtree(folder / f"{stage.name}{SUFFIX}", ignore_errors=True)
-            shutil.copytree(made / f"{stage.name}{SUFFIX}", folder / f"{stage.name}{SUFFIX}")
+            _held(stage, KEPT, made, folder, about)
         chosen[stage.name] = {"scheme": scheme, "snr_db": tried}
     shutil.rmtree(folder / PARTS, ignore_errors=True)
     (folder / SCHEMES).write_text(json.dumps(chosen, indent=2) + "\n", encoding="utf-8")
+
+
+def rebuild_int8(
+    stages: Sequence[Stage], about: About, made: Path, schemes: Mapping[str, str], folder: Path, tell: Tell
+) -> None:
+    """Quantize what build() made, in `made`, each stage by its scheme as build_int8() chose it."""
+    for stage in stages:
+        tell(f"quantizing {stage.name}")
+        _held(stage, schemes[stage.name], made, folder, about)
+
+
+def _held(stage: Stage, scheme: str, made: Path, folder: Path, about: About) -> Path:
+    """A stage's package below a folder, its weights held by a scheme."""
+    from jtts_export.quantize.coreml import quantize
+
+    if scheme == KEPT:
+        package = folder / f"{stage.name}{SUFFIX}"
+        shutil.rmtree(package, ignore_errors=True)
+        return Path(shutil.copytree(made / package.name, package))
+    parts = {name: made / PARTS / f"{stage.name}.{name}{SUFFIX}" for name in stage.functions}
+    return assemble(stage, quantize(parts, scheme, stage.skip, folder / PARTS), folder, about)
 
 
 def packages(folder: Path, stages: Mapping[str, Any] | Sequence[str]) -> dict[str, Path]:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from jtts_export.models.exact import product
 from jtts_export.models.kokoro.adain import AdaIN1d
 from jtts_export.models.kokoro.config import SAMPLE_RATE_HZ
 from jtts_export.models.kokoro.decoder import (
@@ -146,7 +147,8 @@ class Source(nn.Module):
         super().__init__()
         self.source, self.stft = model.decoder.generator.m_source, model.decoder.generator.stft
         merge = self.source.l_linear.weight.detach()
-        self.register_buffer("noise", (torch.from_numpy(source_noise()).float() * NOISE_SCALE @ merge.T).T)
+        noise = product(torch.from_numpy(source_noise()).float() * NOISE_SCALE, merge.T)
+        self.register_buffer("noise", noise.T.float())
         per_f0 = self.source.samples_per_f0
         offset = torch.arange(per_f0) + 0.5 - per_f0 / 2  # of samples, from the F0 value in their middle
         self.register_buffer("ahead", offset[: per_f0 // 2].clone())

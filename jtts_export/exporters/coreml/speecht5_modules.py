@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jtts_export.exporters import speecht5_networks
-from jtts_export.exporters.speecht5_networks import joined, scaled, skewed, split_heads
+from jtts_export.exporters.speecht5_networks import joined, prenet_last, scaled, skewed, split_heads
 
 from .stage import cache_names
 
@@ -94,7 +94,8 @@ class DecoderStep(nn.Module):
         self.reduction = config.reduction_factor
         gain = 1 / (1 - config.speech_decoder_prenet_dropout)  # relu(x) * gain = relu(x * gain)
         self.prenet = nn.ModuleList(scaled(linear, gain) for linear in prenet.layers)
-        self.prenet_last, positions = prenet_last(prenet, config.hidden_size)
+        last, positions = prenet_last(prenet, config.hidden_size)
+        self.prenet_last = nn.Parameter(last)
         self.positions = nn.Parameter(padded(positions, steps))
         self.layers: Any = nn.ModuleList(
             DecoderLayer(layer) for layer in model.speecht5.decoder.wrapped_decoder.layers
@@ -115,7 +116,7 @@ class DecoderStep(nn.Module):
         x = frame
         for i, linear in enumerate(self.prenet):
             x = linear(x).relu() * kept[i]
-        x = (self.prenet_last(x) + F.embedding(position, self.positions) + speaker).relu()
+        x = (F.linear(x, self.prenet_last) + F.embedding(position, self.positions) + speaker).relu()
         steps = torch.arange(caches[0][0].shape[-1], dtype=torch.int32)
         here = (steps == position).to(x.dtype)
         hidden, nowhere = (steps > position).to(x.dtype) * HIDDEN_SCORE, (1 - mask) * HIDDEN_SCORE
@@ -245,18 +246,6 @@ def resounded(block: Any, x: Tensor, mask: Tensor) -> Tensor:
     for first, second in zip(block.first, block.second, strict=True):
         x = x + second(F.leaky_relu(first(F.leaky_relu(x, block.slope)), block.slope) * mask) * mask
     return x
-
-
-@torch.no_grad()
-def prenet_last(prenet: Any, hidden: int) -> tuple[nn.Linear, Tensor]:
-    """The prenet's last two linear maps as one, and what it adds at each position, f32 [positions, hidden]: the
-    first one's output, the position and the speaker are only ever added up."""
-    joint, final = prenet.speaker_embeds_layer, prenet.final_layer
-    first = joint.weight[:, :hidden].double()
-    linear = nn.Linear(final.in_features, hidden, bias=False)
-    linear.weight = nn.Parameter((first @ final.weight.double()).float())
-    positions = prenet.encode_positions.alpha * prenet.encode_positions.pe[0] + final.bias
-    return linear, (positions.double() @ first.T + joint.bias.double()).float()
 
 
 def padded(table: Tensor, rows: int) -> Tensor:

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from jtts_export.models.exact import product, row_sums
 from jtts_export.models.t3.model import T3, CrossAttention, Layer, rotary_tables
 
 from .stage import cache_names
@@ -50,7 +52,7 @@ class Conditioning(nn.Module):
         super().__init__()
         self.encoder = model.cond_enc
         perceiver = model.cond_enc.perceiver
-        self.query = nn.Parameter(_query(perceiver.attn, perceiver.pre_attention_query).detach())
+        self.query = nn.Parameter(_learned_query(perceiver.attn, perceiver.pre_attention_query))
 
     def forward(
         self, speaker_emb: Tensor, prompt: Tensor, length: Tensor, exaggeration: Tensor
@@ -200,6 +202,17 @@ def _query(block: CrossAttention, x: Tensor) -> Tensor:
     """[1, n, hidden] -> [1, heads, n, head size], scaled."""
     query = _split(block.to_q(block.norm(x)), block.heads)
     return query * query.shape[-1] ** -0.5
+
+
+@torch.no_grad()
+def _learned_query(block: CrossAttention, x: Tensor) -> Tensor:
+    """_query() of what does not depend on anything said, the same on every machine."""
+    rows, to_q = x[0].double(), block.to_q
+    centred = rows - row_sums(rows)[:, None] / rows.shape[1]
+    deviation = np.sqrt(row_sums(centred * centred).numpy() / rows.shape[1] + block.norm.eps)
+    normed = centred / torch.from_numpy(deviation)[:, None] * block.norm.weight + block.norm.bias
+    query = _split((product(normed, to_q.weight.T) + to_q.bias)[None], block.heads)
+    return (query * query.shape[-1] ** -0.5).float()
 
 
 def _cross(block: CrossAttention, x: Tensor, query: Tensor, context: Tensor, mask: Tensor | None) -> Tensor:

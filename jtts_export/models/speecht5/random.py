@@ -16,6 +16,8 @@ import torch
 from torch import nn
 from transformers import SpeechT5Config, SpeechT5ForTextToSpeech, SpeechT5HifiGan, SpeechT5HifiGanConfig
 
+from .positions import settle
+
 SPEAKERS = ("random_a", "random_b", "random_c", "random_d")
 STEPS = 96  # of the runs that place the stop token: 3 s
 TEXTS = (20, 60)  # tokens of what is said there
@@ -34,6 +36,7 @@ def random_checkpoint(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, vocoder = SpeechT5ForTextToSpeech(config).eval(), SpeechT5HifiGan(vocoder_config).eval()
+        settle(model)
         _spread(model)
         _voice(vocoder)
         speakers = {name: torch.randn(config.speaker_embedding_dim).numpy() for name in SPEAKERS}
