@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from command import PROFILE
+from command import PROFILE, brief
 
 REPOSITORY = Path(__file__).parents[2]
 ACTION, WORKFLOW = REPOSITORY / "action.yml", REPOSITORY / ".github/workflows/build-models.yml"
@@ -67,9 +67,7 @@ def test_the_matrix_is_the_plans_builds() -> None:
 
 def test_the_token_is_for_publication_alone() -> None:
     text = WORKFLOW.read_text(encoding="utf-8")
-    assert re.findall(r"\$\{\{.*secrets.*\}\}", text) == [
-        "${{ env.PUBLISH == 'true' && secrets.HF_TOKEN || '' }}"
-    ]
+    assert re.findall(r"\$\{\{.*secrets.*\}\}", text) == ["${{ env.PUBLISH == 'true' && secrets.HF_TOKEN || '' }}"]
     assert _yaml(WORKFLOW)["permissions"] == {"contents": "read"}
 
 
@@ -78,16 +76,22 @@ def _build(home: Path, **inputs: str) -> tuple[subprocess.CompletedProcess[str],
     action = _yaml(ACTION)
     step = next(s for s in action["runs"]["steps"] if s.get("id") == "build")
     values = {name: entry.get("default", "") for name, entry in action["inputs"].items()} | inputs
-    env = {k: EXPRESSION.sub(lambda m: values[m[1].strip().removeprefix("inputs.")], v) for k, v in step["env"].items()}
+    env = {
+        k: EXPRESSION.sub(lambda m: values[m[1].strip().removeprefix("inputs.")], v) for k, v in step["env"].items()
+    }
     files = {name: home / name for name in ("GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     given = {**os.environ, **env, **{k: str(v) for k, v in files.items()}, "PATH": path}
     given |= {"GITHUB_ACTION_PATH": str(REPOSITORY), "JTTS_EXPORT_CACHE": str(home / "cache")}
-    done = subprocess.run(["bash", "-c", step["run"]], cwd=home, env=given, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(
+        ["bash", "-c", step["run"]], cwd=home, env=given, capture_output=True, text=True, timeout=240
+    )
     return done, files
 
 
-def test_a_job_builds_its_plan_and_shows_the_report_whatever_became_of_it(kokoro_folder: Path, tmp_path: Path) -> None:
+def test_a_job_builds_its_plan_and_shows_the_report_whatever_became_of_it(
+    kokoro_folder: Path, tmp_path: Path
+) -> None:
     (tmp_path / "good.toml").write_text(PROFILE)
     (tmp_path / "bad.toml").write_text(PROFILE.replace(">= 80", ">= 800"))
     (tmp_path / "plan.toml").write_text(
@@ -95,6 +99,7 @@ def test_a_job_builds_its_plan_and_shows_the_report_whatever_became_of_it(kokoro
         [defaults]
         model = "kokoro"
         checkpoint = "{kokoro_folder}"
+        sentences = "{brief(tmp_path)[-1]}"
 
         [[build]]
         name = "good"
@@ -108,7 +113,7 @@ def test_a_job_builds_its_plan_and_shows_the_report_whatever_became_of_it(kokoro
     done, files = _build(tmp_path, plan="plan.toml")
     assert done.returncode == 3, done.stderr
     summary = files["GITHUB_STEP_SUMMARY"].read_text(encoding="utf-8")
-    assert "good" in summary and "bad" in summary and "parity_decoder_snr_db" in summary
+    assert "1 of 2 builds passed" in summary and "parity\\_decoder\\_snr\\_db | 1" in summary
     assert files["GITHUB_OUTPUT"].read_text() == "exit-code=3\n"
     assert {"report.md", "junit.xml", "log.jsonl"} <= {path.name for path in (tmp_path / "report").iterdir()}
 
