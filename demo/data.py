@@ -20,7 +20,7 @@ import numpy as np
 from jtts_export.models.kokoro.config import SAMPLE_RATE_HZ
 from jtts_export.models.kokoro.random import official_config
 from jtts_export.runtime.frontend import phonemize
-from jtts_export.validate.audio.spectral import log_mel, mel_filters
+from jtts_export.validate.audio.spectral import mel_filters
 
 from .espeak import VARIANTS, Espeak, Phoneme
 from .sentences import HELD_OUT, TRAIN, read
@@ -43,7 +43,8 @@ _WEAK, _WEAKER = 0.3, 0.1  # how firmly a boundary holds that is no phoneme's ow
 
 @dataclass(frozen=True)
 class Utterance:
-    """ids, durations: int [tokens], boundary tokens included; audio: float32 [600 * frames]; f0 (Hz), n: [2 * frames]."""
+    """ids, durations: int [tokens], boundary tokens included; audio: float32 [FRAME * frames]; f0 (Hz), energy
+    n: float32 [2 * frames]."""
 
     text: str
     voice: int
@@ -227,7 +228,8 @@ def load(path: Path) -> list[Utterance]:
         curve, wave = slice(2 * first, 2 * last), slice(FRAME * first, FRAME * last)
         audio = arrays["audio"][wave].astype(np.float32) / 32767
         ids, lasting = arrays["ids"][t].astype(np.int64), arrays["durations"][t].astype(np.int64)
-        made.append(Utterance(text, int(arrays["voice"][i]), ids, lasting, audio, arrays["f0"][curve], arrays["n"][curve]))
+        voice, f0, n = int(arrays["voice"][i]), arrays["f0"][curve], arrays["n"][curve]
+        made.append(Utterance(text, voice, ids, lasting, audio, f0, n))
     return made
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-_SYNCHRONOUS, _PHONEME_EVENTS_IPA = 2, 0x8003  # AUDIO_OUTPUT_SYNCHRONOUS; phoneme events | their names in IPA | no exit
+# AUDIO_OUTPUT_SYNCHRONOUS; phoneme events, their names in IPA, no exit where something is missing.
+_SYNCHRONOUS, _OPTIONS = 2, 0x8003
 _PHONEME, _UTF8 = 7, 1
 # Two voices of our own. Without flutter (espeak's random wavering of the pitch) and roughness, text decides all.
 _STEADY = "flutter 0\nroughness 0\n"
@@ -30,11 +31,11 @@ class Phoneme:
 
 
 class _Id(ctypes.Union):
-    _fields_ = [("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8)]  # noqa: RUF012
+    _fields_ = [("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8)]
 
 
 class _Event(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("type", ctypes.c_int),
         ("unique_identifier", ctypes.c_uint),
         ("text_position", ctypes.c_int),
@@ -59,7 +60,7 @@ class Espeak:
         self._folder = tempfile.TemporaryDirectory(prefix="espeak")
         self._library = ctypes.CDLL(espeakng_loader.get_library_path())
         data = _with_variants(Path(espeakng_loader.get_data_path()), Path(self._folder.name) / "data")
-        self.sample_rate_hz = self._library.espeak_Initialize(_SYNCHRONOUS, 0, str(data).encode(), _PHONEME_EVENTS_IPA)
+        self.sample_rate_hz = self._library.espeak_Initialize(_SYNCHRONOUS, 0, str(data).encode(), _OPTIONS)
         if self.sample_rate_hz <= 0:
             raise RuntimeError("espeak-ng could not be initialized")
         self._audio: list[np.ndarray] = []

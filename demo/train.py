@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ from .network import network, noise, trainable
 RATE, LAST_RATE, BETAS, CLIP, WARM_UP = 1.5e-3, 4.5e-5, (0.8, 0.99), 10.0, 200
 AVERAGE = 0.998  # of the weights that are kept, per step
 SAVE_SECONDS, LOG_STEPS, CHECK_STEPS, CHECKED = 120, 100, 1000, 12
-TEXT_EVERY = 2  # steps; the decoder learns in every one
+TEXTS = 2  # utterances a step that the predictor learns from
 
 
 @dataclass(frozen=True)
@@ -100,13 +100,15 @@ class Trainer:
         temporary = self.file.with_suffix(".tmp")
         kept = {"step": state.step, "net": state.net.state_dict(), "average": state.average}
         torch.save(kept | {"optimizer": state.optimizer.state_dict()}, temporary)
-        os.replace(temporary, self.file)
+        temporary.replace(self.file)
 
     def run(self) -> None:
-        """Trains to the last step; a line of losses every LOG_STEPS, a figure of unseen speech every CHECK_STEPS."""
+        """Trains to the last step, or to a SIGTERM; a line of losses every LOG_STEPS, a figure of unseen speech every CHECK_STEPS."""
         state, sums = self.state, dict[str, list[float]]()
         saved = logged = time.monotonic()
-        while state.step < self.steps:
+        stopped: list[int] = []
+        signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
+        while state.step < self.steps and not stopped:
             phase = next(p for p in PHASES if state.step < p.until * self.steps)
             torch.manual_seed(state.step)
             draw = np.random.default_rng(state.step)
@@ -117,14 +119,16 @@ class Trainer:
             if state.step % LOG_STEPS == 0:
                 figures = ", ".join(f"{name} {np.mean(values):.4f}" for name, values in sums.items())
                 rate = state.optimizer.param_groups[0]["lr"]
-                print(f"step {state.step}: {figures}, rate {rate:.2e}, {(now - logged) / LOG_STEPS:.2f} s", flush=True)
+                seconds = (now - logged) / LOG_STEPS
+                print(f"step {state.step}: {figures}, rate {rate:.2e}, {seconds:.2f} s", flush=True)
                 sums.clear()
                 logged = now
             if state.step % CHECK_STEPS == 0:
                 print(f"step {state.step}: unseen: {self.check()}", flush=True)
-            if now - saved > SAVE_SECONDS or state.step == self.steps:
+            if now - saved > SAVE_SECONDS:
                 self.save()
                 saved = now
+        self.save()
 
     def _step(self, phase: Phase, draw: np.random.Generator) -> dict[str, float]:
         state = self.state
@@ -134,11 +138,11 @@ class Trainer:
             group["lr"] = rate * min(1.0, (state.step + 1) / WARM_UP)
         state.optimizer.zero_grad(set_to_none=True)
         losses: dict[str, float] = {}
-        if state.step % TEXT_EVERY == 0:
-            chosen = self._choose(draw)
-            parts = self._text(chosen)
-            sum(parts.values(), torch.zeros(())).backward()
-            losses |= {name: float(value.detach()) for name, value in parts.items()}
+        for i in draw.integers(0, len(self.utterances), TEXTS):
+            parts = self._text(self.utterances[i])
+            (sum(parts.values(), torch.zeros(())) / TEXTS).backward()
+            for name, value in parts.items():
+                losses[name] = losses.get(name, 0.0) + float(value.detach()) / TEXTS
         loss, mel = self._speech(phase, draw)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(state.net.parameters(), CLIP)
@@ -208,7 +212,8 @@ class Trainer:
 
     @torch.no_grad()
     def check(self) -> str:
-        """Log-mel L1 of a few whole unseen utterances with true F0 and energy, then predicted, by averaged weights."""
+        """Of averaged weights on a few whole unseen utterances: log-mel L1 with true F0 and energy and with predicted
+        ones, and errors of what is predicted."""
         now = {k: v.clone() for k, v in self.state.net.state_dict().items()}
         self.state.net.load_state_dict(self.state.average)
         figures: dict[str, list[float]] = {"mel": [], "mel of predicted": [], "frames": [], "f0": [], "voicing": []}
