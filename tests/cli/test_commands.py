@@ -36,7 +36,7 @@ from command import (
     run,
     start,
 )
-from hub_server import Hub, serve
+from hub.server import Hub, serve
 from scipy.io import wavfile
 
 from jtts_export import __version__, artifact
@@ -461,12 +461,14 @@ def test_validate_refuses_a_checkpoint_that_is_gone_or_another(built: Built, tmp
 
 def test_validate_asks_the_hub_for_the_very_commit(built: Built, tmp_path: Path) -> None:
     """The branch may have moved on, or be gone, since the release was built."""
-    with serve(Hub("org/tiny", {"config.json": b"{}", "a.pth": b"weights"})) as hub:
-        hub.revisions = {hub.commit}
+    with serve(Hub(tmp_path / "server")) as hub:
+        repository = hub.add("org/tiny", {"config.json": b"{}", "a.pth": b"weights"})
+        commit = repository.head.oid
+        repository.branches.clear()
         for source in ("hub:org/tiny", "hub:org/tiny@v1.0"):
-            release = with_source(built, tmp_path / source[-4:], source, hub.commit)
+            release = with_source(built, tmp_path / source[-4:], source, commit)
             done = run(tmp_path, "validate", str(release), env={"HF_ENDPOINT": hub.url})
-            assert_refused(done, 4, f"hub:org/tiny@{hub.commit}", "not the checkpoint")
+            assert_refused(done, 4, f"hub:org/tiny@{commit}", "not the checkpoint")
 
 
 def with_source(built: Built, folder: Path, source: str, revision: str | None = None) -> Path:

@@ -88,7 +88,7 @@ def as_json(content: object, status: int = 200, **headers: str) -> Answer:
 
 
 class Hub:
-    """Repositories by name.
+    """Repositories by name, `datasets/ORG/NAME` of a data set.
 
     writers: tokens that may write; where there are none, anybody may read everything. fault: asked about every
     request. before: told of it. requests: all that came, as METHOD PATH. served: names of files whose content was
@@ -136,8 +136,9 @@ class Hub:
             return as_json({"error": refused.says}, refused.status, **headers)
 
     def _routed(self, request: Request) -> Answer:
+        path = request.path.replace("/api/datasets/", "/api/models/datasets/")
         for method, pattern, handle in ROUTES:
-            if method in (request.method, "*") and (match := pattern.fullmatch(request.path)):
+            if method in (request.method, "*") and (match := pattern.fullmatch(path)):
                 return handle(self, request, **{k: unquote(v) for k, v in match.groupdict().items() if v})
         raise Refused(404, "RepoNotFound", "no such address")
 
@@ -384,7 +385,7 @@ def _commit(hub: Hub, request: Request, repo: str, rev: str) -> Answer:
     return as_json({**answer, "pullRequestUrl": f"{hub.url}/{repo}/discussions/{number}"})
 
 
-_REPO = r"(?P<repo>[^/]+/[^/]+)"
+_REPO = r"(?P<repo>(?:datasets/)?[^/]+/[^/]+)"
 _REV, _NAME = r"(?P<rev>[^/]+)", r"(?P<sha256>[0-9a-f]{64})"
 ROUTES: list[tuple[str, re.Pattern[str], Callable[..., Answer]]] = [
     (method, re.compile(pattern), handle)

@@ -8,13 +8,14 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hub_server import Hub, serve
+from hub.server import Fault, Hub, serve
 
 from jtts_export.artifact import SCHEMA_VERSION, read, sealed
 from jtts_export.errors import BadInput, CheckpointError
@@ -118,10 +119,31 @@ def write_manifest(release: Path, checkpoint: dict[str, Any]) -> None:
     (release / "validation.json").write_text('{"variants": {}}')
 
 
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    with serve(Hub(REPO, {**WANTED, **UNWANTED}, tags=("v1.0", "refs/pr/1"))) as running:
+Files = dict[str, bytes]
+
+
+@contextmanager
+def hosting(tmp_path: Path, repositories: Mapping[str, Files], tags: tuple[str, ...] = ()) -> Iterator[Hub]:
+    """A hub with these."""
+    with serve(Hub(tmp_path / "server")) as running:
+        for name, files in repositories.items():
+            running.add(name, files, tags=tags)
         yield running
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    with hosting(tmp_path, {REPO: {**WANTED, **UNWANTED}}, ("v1.0", "refs/pr/1")) as running:
+        yield running
+
+
+def fetched(hub: Hub) -> list[str]:
+    """Files of checkpoints that were sent; what its authors say of one is no part of it."""
+    return sorted(name for name in hub.served if name != "README.md")
+
+
+def commit_of(hub: Hub) -> str:
+    return hub.repositories[REPO].head.oid
 
 
 def write_files(folder: Path, files: dict[str, bytes]) -> Path:
@@ -134,12 +156,12 @@ def write_files(folder: Path, files: dict[str, bytes]) -> Path:
 class TestHub:
     @pytest.mark.parametrize("revision", ["", "@v1.0", "@refs/pr/1", "@COMMIT"])
     def test_the_files_that_match_are_downloaded(self, hub: Hub, tmp_path: Path, revision: str) -> None:
-        source = f"hub:{REPO}{revision.replace('COMMIT', hub.commit)}"
+        source = f"hub:{REPO}{revision.replace('COMMIT', commit_of(hub))}"
         answer = locate_on(hub.url, source, tmp_path)
         assert answer["source"] == source
-        assert answer["revision"] == hub.commit
+        assert answer["revision"] == commit_of(hub)
         assert {name: Path(path).read_bytes() for name, path in answer["files"].items()} == WANTED
-        assert sorted(hub.served) == sorted(WANTED)
+        assert fetched(hub) == sorted(WANTED)
 
     def test_a_second_time_nothing_is_downloaded(self, hub: Hub, tmp_path: Path) -> None:
         first = locate_on(hub.url, f"hub:{REPO}", tmp_path)
@@ -151,7 +173,7 @@ class TestHub:
     def test_what_was_downloaded_is_found_without_the_hub(self, hub: Hub, tmp_path: Path) -> None:
         first = locate_on(hub.url, f"hub:{REPO}", tmp_path)
         again = locate_on(f"http://127.0.0.1:{closed_port()}", f"hub:{REPO}", tmp_path)
-        assert again["revision"] == hub.commit
+        assert again["revision"] == commit_of(hub)
         assert again["sha256"] == first["sha256"]
 
     def test_the_hash_is_that_of_the_same_files_in_a_folder(self, hub: Hub, tmp_path: Path) -> None:
@@ -167,7 +189,8 @@ class TestHub:
         assert_refused(locate_on(hub.url, f"hub:{REPO}@{revision}", tmp_path), REPO, revision)
 
     def test_a_repository_that_needs_a_token(self, tmp_path: Path) -> None:
-        with serve(Hub(REPO, WANTED, token="hf_secret")) as hub:  # noqa: S106
+        with serve(Hub(tmp_path / "server", readers=("hf_secret",))) as hub:
+            hub.add(REPO, WANTED, private=True)
             assert_refused(locate_on(hub.url, f"hub:{REPO}", tmp_path), REPO, "token")
 
     def test_a_hub_that_cannot_be_reached(self, tmp_path: Path) -> None:
@@ -182,7 +205,7 @@ class TestHub:
         assert_refused(locate_on(hub.url, "hub:org/a--b", tmp_path), "org/a--b")
 
     def test_a_connection_that_breaks_off(self, hub: Hub, tmp_path: Path) -> None:
-        hub.cut = "model.pth"
+        hub.fault = lambda r: Fault("cut-answer") if r.method == "GET" and r.path.endswith("model.pth") else None
         assert_refused(locate_on(hub.url, f"hub:{REPO}", tmp_path), REPO)
 
     @pytest.mark.parametrize("source", ["hub:", "hub:model", "hub:a/b/c", "hub:org/model@", "hub:org/mo del"])
@@ -235,8 +258,8 @@ class TestChoiceOfTheHub:
     """A repository of several files of weights, each gigabytes in the wild."""
 
     @pytest.fixture
-    def hub(self) -> Iterator[Hub]:
-        with serve(Hub(REPO, {**SMALL, **SEVERAL, **BESIDE}, tags=("v1.0", "refs/pr/1"))) as running:
+    def hub(self, tmp_path: Path) -> Iterator[Hub]:
+        with hosting(tmp_path, {REPO: {**SMALL, **SEVERAL, **BESIDE}}, ("v1.0", "refs/pr/1")) as running:
             yield running
 
     @pytest.mark.parametrize(
@@ -255,8 +278,8 @@ class TestChoiceOfTheHub:
         answer = locate_on(hub.url, f"hub:{REPO}{chosen}", tmp_path, CHOICES)
         expected = {**SMALL, file: SEVERAL[file]}
         assert {name: Path(path).read_bytes() for name, path in answer["files"].items()} == expected
-        assert sorted(hub.served) == sorted(expected)
-        assert answer["revision"] == hub.commit
+        assert fetched(hub) == sorted(expected)
+        assert answer["revision"] == commit_of(hub)
 
     @pytest.mark.parametrize(
         ("chosen", "recorded"),
@@ -276,7 +299,7 @@ class TestChoiceOfTheHub:
         (tmp_path / "release").mkdir()
         write_manifest(tmp_path / "release", {key: first[key] for key in ("source", "revision", "sha256")})
         pinned = _recorded(read(tmp_path / "release")[0])
-        assert pinned.endswith(f"@{hub.commit}")
+        assert pinned.endswith(f"@{commit_of(hub)}")
         again = locate_on(hub.url, pinned, tmp_path / "another", CHOICES)
         assert again["sha256"] == first["sha256"]
         assert again["files"].keys() == first["files"].keys()
@@ -296,7 +319,7 @@ class TestChoiceOfTheHub:
             assert answer["sha256"] == locate(f"{folder}{chosen}", CHOICES).sha256
 
     def test_one_that_is_not_there_is_named(self, tmp_path: Path) -> None:
-        with serve(Hub(REPO, {**SMALL, "model_all_v1.st": b"a"})) as hub:
+        with hosting(tmp_path, {REPO: {**SMALL, "model_all_v1.st": b"a"}}) as hub:
             assert_refused(locate_on(hub.url, f"hub:{REPO}", tmp_path, CHOICES), "model_en.st", REPO, "#FILE")
             chosen = locate_on(hub.url, f"hub:{REPO}#model_all_v2.st", tmp_path, CHOICES)
             assert_refused(chosen, "model_all_v2.st", REPO)
@@ -398,43 +421,30 @@ class TestChoicesOfTheModels:
         weights = ("t3_cfg.safetensors", "t3_mtl23ls_v2.safetensors", "t3_23lang.safetensors", "t3_cfg.pt")
         others = ("README.md", "Cangjie5_TC.json", "s3gen.pt", "s3gen.safetensors", "ve.pt", "ve.safetensors")
         files = {name: name.encode() for name in (*small, *weights, *others)}
-        with serve(Hub("ResembleAI/chatterbox", files)) as hub:
+        with hosting(tmp_path, {"ResembleAI/chatterbox": files}) as hub:
             for chosen, file in (("", "t3_cfg.safetensors"), *((f"#{name}", name) for name in weights)):
                 hub.served.clear()
                 cache = tmp_path / f"cache{chosen}"
                 answer = locate_on(hub.url, f"{MODELS['t3'].checkpoint}{chosen}", cache, MODELS["t3"].files)
-                assert sorted(hub.served) == sorted([*small, file])
+                assert fetched(hub) == sorted([*small, file])
                 assert sorted(answer["files"]) == sorted([*small, file])
 
 
-class Hubs(Hub):
-    """Several repositories at one address; of those named `datasets/...` it answers as of data sets."""
-
-    def __init__(self, *hubs: Hub) -> None:
-        super().__init__("", {name: data for hub in hubs for name, data in hub.files.items()})
-        self.hubs = hubs
-
-    def answer(self, path: str, authorization: str | None) -> tuple[int, dict[str, str], bytes]:
-        path = path.replace("/api/datasets/", "/api/models/datasets/")
-        for hub in self.hubs:
-            if f"{path}/".startswith((f"/{hub.repo}/", f"/api/models/{hub.repo}/")):
-                return hub.answer(path, authorization)
-        return super().answer(path, authorization)
-
-
 class TestCompanionsOfTheHub:
-    def locate(self, tmp_path: Path, *hubs: Hub) -> tuple[dict[str, Any], list[str]]:
-        """The answer, and the repositories whose files were sent."""
-        with serve(Hubs(*hubs)) as running:
+    def locate(self, tmp_path: Path, repositories: Mapping[str, Files]) -> tuple[dict[str, Any], list[str]]:
+        """The answer, and the files that were sent."""
+        with hosting(tmp_path, repositories) as running:
             answer = locate_on(running.url, f"hub:{REPO}", tmp_path, OWN_PATTERNS, [VOCODER, SPEAKERS])
-            return answer, sorted(running.served)
+            return answer, fetched(running)
 
     def test_they_come_from_repositories_of_their_own(self, tmp_path: Path) -> None:
         answer, served = self.locate(
             tmp_path,
-            Hub(REPO, {**WANTED, **UNWANTED}),
-            Hub(VOCODER.hub, {**VOCODER_FILES, "README.md": b"# A vocoder"}),
-            Hub(f"datasets/{SPEAKERS.hub}", {**SPEAKER_FILES, "speakers.py": b"raise SystemExit"}),
+            {
+                REPO: {**WANTED, **UNWANTED},
+                VOCODER.hub: {**VOCODER_FILES, "README.md": b"# A vocoder"},
+                f"datasets/{SPEAKERS.hub}": {**SPEAKER_FILES, "speakers.py": b"raise SystemExit"},
+            },
         )
         assert {name: Path(path).read_bytes() for name, path in answer["files"].items()} == {
             **WANTED,
@@ -447,7 +457,7 @@ class TestCompanionsOfTheHub:
     @pytest.mark.parametrize("folder", VOCODER.folders)
     def test_those_the_checkpoint_brings_come_first(self, tmp_path: Path, folder: str, speaker: str) -> None:
         own = {f"{folder}/{name}": data[::-1] for name, data in VOCODER_FILES.items()}
-        answer, _ = self.locate(tmp_path, Hub(REPO, {**WANTED, **own, speaker: b"me"}))  # no other is there
+        answer, _ = self.locate(tmp_path, {REPO: {**WANTED, **own, speaker: b"me"}})  # no other is there
         assert {name: Path(path).read_bytes() for name, path in answer["files"].items()} == {
             **WANTED,
             speaker: b"me",
@@ -455,8 +465,8 @@ class TestCompanionsOfTheHub:
         }
 
     def test_the_hash_is_that_of_the_same_files_in_a_folder(self, tmp_path: Path) -> None:
-        speakers = Hub(f"datasets/{SPEAKERS.hub}", SPEAKER_FILES)
-        answer, _ = self.locate(tmp_path / "cache", Hub(REPO, WANTED), Hub(VOCODER.hub, VOCODER_FILES), speakers)
+        of_others = {VOCODER.hub: VOCODER_FILES, f"datasets/{SPEAKERS.hub}": SPEAKER_FILES}
+        answer, _ = self.locate(tmp_path / "cache", {REPO: WANTED, **of_others})
         folder = write_files(tmp_path / "local", WANTED | {"speakers/all.zip": SPEAKER_FILES["all.zip"]})
         write_files(folder / "vocoder", VOCODER_FILES)
         local = locate(str(folder), [*OWN_PATTERNS, "speakers/*.zip"], [VOCODER, SPEAKERS])
@@ -464,12 +474,9 @@ class TestCompanionsOfTheHub:
 
     @pytest.mark.parametrize("absent", [VOCODER, SPEAKERS])
     def test_one_that_is_not_there_is_named(self, tmp_path: Path, absent: Companion) -> None:
-        hubs = {
-            VOCODER: Hub(VOCODER.hub, VOCODER_FILES),
-            SPEAKERS: Hub(f"datasets/{SPEAKERS.hub}", SPEAKER_FILES),
-        }
-        del hubs[absent]
-        answer, _ = self.locate(tmp_path, Hub(REPO, WANTED), *hubs.values())
+        of_others = {VOCODER: (VOCODER.hub, VOCODER_FILES), SPEAKERS: (f"datasets/{SPEAKERS.hub}", SPEAKER_FILES)}
+        del of_others[absent]
+        answer, _ = self.locate(tmp_path, {REPO: WANTED, **dict(of_others.values())})
         assert_refused(answer, absent.hub)
 
 
