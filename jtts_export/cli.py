@@ -282,6 +282,34 @@ def validate(
     _conclude(validation, release, as_json)
 
 
+@cli.command(epilog="\b\nExample: jtts-export reproduce release/kokoro --checkpoint kokoro-82m")
+@RELEASE
+@click.option("--checkpoint", help="Where the checkpoint lies now, if not where it was.")
+@click.option("--keep", type=click.Path(path_type=Path), help="Leave what is made in this folder.")
+@_as_json
+def reproduce(release: Path, checkpoint: str | None, keep: Path | None, as_json: bool) -> None:
+    """Make a release again from its manifest and checkpoint, and compare every file's sha256.
+
+    Nothing is searched for and nothing timed: recipes and calibration are applied as recorded. Exits with 3 where a
+    file comes out otherwise, saying where it differs.
+    """
+    from .progress import Progress
+    from .reproduce import GOOD
+    from .reproduce import reproduce as make_again
+
+    made = make_again(release, checkpoint, keep, Progress())
+    for what, (then, now) in made.otherwise.items():
+        click.echo(f"jtts-export: note: {what} was {then}, and is {now} here", err=True)
+    if as_json:
+        click.echo(json.dumps(made.as_json(), indent=2))
+    else:
+        rows = sorted(made.files, key=lambda file: file.result in GOOD)
+        _table(["file", "result", "where"], [[file.name, file.result, file.detail] for file in rows])
+        click.echo(f"{'the same' if made.same else 'NOT the same'}: {release}")
+    if not made.same:
+        sys.exit(3)
+
+
 @cli.command(epilog="\b\nExample: jtts-export compare release/kokoro candidate/kokoro --report report")
 @click.argument("a", type=click.Path(path_type=Path))
 @click.argument("b", type=click.Path(path_type=Path))

@@ -8,8 +8,8 @@ from typing import Any
 
 from . import artifact
 from .errors import CheckpointError
-from .models import MODELS
-from .models.source import locate
+from .models import MODELS, Info
+from .models.source import Source, locate
 from .profiles.schema import Profile, check_schemes, load_profile
 from .progress import Progress
 from .runtime.names import released
@@ -35,14 +35,10 @@ def revalidate(
         artifact.outside(report, release)
         with writing(report):
             report.mkdir(parents=True, exist_ok=True)
-    info = MODELS.get(manifest.model)
-    if info is None:
-        raise CheckpointError(f"{release} is a release of {manifest.model}, which this version does not know")
+    info = _model(release, manifest)
     wanted = Profile.model_validate(manifest.profile) if profile is None else load_profile(profile)
     _check_allowed(manifest, wanted)
-    source = locate(checkpoint or _recorded(manifest), info.files, info.companions)
-    if source.sha256 != manifest.checkpoint["sha256"]:
-        raise CheckpointError(f"{source.source} is not the checkpoint that {release} was made from")
+    source = checkpoint_of(release, manifest, checkpoint)
 
     from .exporters.coreml.build import packages as built_packages
     from .validate.gates import finite
@@ -75,6 +71,26 @@ def revalidate(
         with writing(report):
             write(validation, report / "samples", report)
     return validation
+
+
+def checkpoint_of(release: Path, manifest: artifact.Manifest, checkpoint: str | None) -> Source:
+    """The checkpoint that a release was made from, at `checkpoint`, or where it was then. Raises CheckpointError
+    where it is not there, or is another, naming the file."""
+    info = _model(release, manifest)
+    source = locate(checkpoint or _recorded(manifest), info.files, info.companions)
+    if source.sha256 == manifest.checkpoint["sha256"]:
+        return source
+    then = {name: entry.sha256 for name, entry in manifest.checkpoint_files.items()}
+    other = next((name for name in {**then, **source.hashes} if then.get(name) != source.hashes.get(name)), "")
+    where = f": {other} is not the same" if other and then else ""
+    raise CheckpointError(f"{source.source} is not the checkpoint that {release} was made from{where}")
+
+
+def _model(release: Path, manifest: artifact.Manifest) -> Info:
+    info = MODELS.get(manifest.model)
+    if info is None:
+        raise CheckpointError(f"{release} is a release of {manifest.model}, which this version does not know")
+    return info
 
 
 def _check_allowed(manifest: artifact.Manifest, profile: Profile) -> None:

@@ -42,7 +42,7 @@ UNCHANGED_AMPLIFIED_DB = 60  # of stages that may make much of rounding
 
 
 class Stages:
-    """Loads the checkpoint once, when the first stage that needs it runs."""
+    """Loads the checkpoint once, when the first stage that needs it runs. licence: to say of it, if not its own."""
 
     def __init__(
         self,
@@ -52,9 +52,10 @@ class Stages:
         opset: int,
         sentences: Sequence[str],
         tell: Callable[[str], None],
+        licence: str | None = None,
     ) -> None:
         self.name, self.source, self.profile, self.opset, self.tell = name, source, profile, opset, tell
-        self.sentences = sentences
+        self.sentences, self._licence = sentences, licence
         self._checked = False
 
     @cached_property
@@ -69,7 +70,7 @@ class Stages:
     @cached_property
     def licence(self) -> str:
         """The checkpoint's, an SPDX expression."""
-        return licence_of(self.source, MODELS[self.name])
+        return self._licence or licence_of(self.source, MODELS[self.name])
 
     @property
     def seeded(self) -> str | None:
@@ -276,6 +277,10 @@ class Stages:
 
         report.write(json.loads(self.validation(validated)), validated / REPORT / SAMPLES, out / REPORT)
 
+    def page(self, packed: Mapping[str, Path]) -> str:
+        """What an app must know of packages, in Markdown."""
+        return page(MODELS[self.name].title, _interface(packed[COREML]))
+
     def _entry(self, name: str) -> dict[str, Any]:
         """A file of the checkpoint, for the manifest."""
         return {"sha256": self.source.hashes[name], "size": self.source.files[name].stat().st_size}
@@ -321,7 +326,7 @@ class Stages:
         }
         texts = {artifact.VALIDATION: text, "README.md": card.render(validation, MODELS[self.name])}
         if packed:
-            texts[f"{COREML}/README.md"] = page(MODELS[self.name].title, packages)
+            texts[f"{COREML}/README.md"] = self.page(packed)
         return artifact.write(out, parts, texts, manifest), validation
 
 

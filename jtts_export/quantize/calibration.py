@@ -36,8 +36,17 @@ class Calibration:
         convs = {n: r for n, r in self.convs.items() if isinstance(recipe.scheme_of(n), StaticConv)}
         return Calibration(convs, self.reach)
 
+    def fits(self, other: Calibration) -> bool:
+        """Whether it is of the same weights and buffers, in the same shapes."""
+        return _shapes(self) == _shapes(other)
+
     def __bool__(self) -> bool:
         return bool(self.convs or self.reach)
+
+
+def _shapes(calibration: Calibration) -> dict[str, object]:
+    convs = {n: ([getattr(r, p).shape for p in _ARRAYS], r.lead is None) for n, r in calibration.convs.items()}
+    return {**convs, **{f"{n}/{_REACH}": value.shape for n, value in calibration.reach.items()}}
 
 
 def write(calibration: Calibration, path: Path) -> None:
@@ -80,19 +89,18 @@ class Distance:
 
 
 def distances(one: Calibration, other: Calibration) -> dict[str, Distance]:
-    """Of each weight and buffer that both have; infinite where shapes differ."""
-    found = {name: _apart(one.convs[name], other.convs[name]) for name in sorted({*one.convs} & {*other.convs})}
-    for name in sorted({*one.reach} & {*other.reach}):
-        found[name] = Distance(_db(one.reach[name], other.reach[name]), 0.0)
-    return found
+    """Of each weight and buffer. They must fit each other."""
+    convs = {name: _apart(ranges, other.convs[name]) for name, ranges in sorted(one.convs.items())}
+    reaches = {name: Distance(_db(value, other.reach[name]), 0.0) for name, value in sorted(one.reach.items())}
+    return {**convs, **reaches}
 
 
 def _apart(one: Ranges, other: Ranges) -> Distance:
-    if any(getattr(one, part).shape != getattr(other, part).shape for part in _ARRAYS):
-        return Distance(np.inf, np.inf)
     pairs = [(one.scale, other.scale), (one.out_scale, other.out_scale), (one.step, other.step)]
     pairs.append((np.array([one.common.gain]), np.array([other.common.gain])))
     zeros = [(one.zero, other.zero), (one.common.zero, other.common.zero)]
+    if one.lead and other.lead:
+        pairs.append((np.array([one.lead.gain]), np.array([other.lead.gain])))
     levels = [np.abs(a - b) for a, b in zeros]
     shifts = np.abs(one.shift.astype(np.float64) - other.shift) / np.maximum(one.out_scale, other.out_scale)
     middles = np.abs(one.out_zero.astype(np.float64) - other.out_zero)
@@ -100,8 +108,6 @@ def _apart(one: Ranges, other: Ranges) -> Distance:
 
 
 def _db(one: np.ndarray, other: np.ndarray) -> float:
-    if one.shape != other.shape:
-        return float("inf")
     ratio = np.maximum(one.astype(np.float64), 1e-30) / np.maximum(other.astype(np.float64), 1e-30)
     return _rms(20 * np.log10(ratio))
 
