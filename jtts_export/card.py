@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from .licences import front_matter, hub_licence
 from .models import Info
+from .snippets import Snippet, snippets
 from .validate.gates import FAIL, INCONCLUSIVE, PASS
 
 COLUMNS = (
@@ -25,7 +30,7 @@ COLUMNS = (
     ("likeliest =", "parity_logits_top1_ratio", "{:.2f}"),
 )
 
-
+_LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})?")
 ORDER = {FAIL: 0, INCONCLUSIVE: 1, PASS: 2}
 VERDICTS = {PASS: "passed", FAIL: "FAILED", INCONCLUSIVE: "INCONCLUSIVE, the machine was too busy"}
 
@@ -116,15 +121,23 @@ def _public(source: str) -> str:
     return f"`{quoted}`"
 
 
-def render(validation: Mapping[str, Any], info: Info) -> str:
-    """README.md of a release."""
+def languages(readme: Path | None) -> list[str]:
+    """Of a checkpoint, as its authors' README has them; else English, as the official ones are."""
+    said = front_matter(readme).get("language") if readme else None
+    given = said if isinstance(said, list) else [said]
+    found = [language for language in given if isinstance(language, str) and _LANGUAGE.fullmatch(language)]
+    return list(dict.fromkeys(found)) or ["en"]
+
+
+def render(
+    validation: Mapping[str, Any], info: Info, licence: str, spoken: Sequence[str], files: Collection[str]
+) -> str:
+    """README.md of a release. licence: SPDX's expression; spoken: languages; files: of the release."""
     checkpoint = validation["checkpoint"]
     header, rows = table(validation)
     lines = [
         "---",
-        f"license: {info.licence.lower()}",
-        "pipeline_tag: text-to-speech",
-        "library_name: onnx",
+        _metadata(validation, info, licence, spoken),
         "---",
         "",
         f"# {info.title}, ONNX",
@@ -139,15 +152,52 @@ def render(validation: Mapping[str, Any], info: Info) -> str:
         *("| " + " | ".join(row) + " |" for row in rows),
         "",
         f"Measured on {validation['machine']['cpu']}, {validation['profile']['threads']} threads; parity is "
-        "against PyTorch. `validation.json` holds every figure and gate, `manifest.json` every file's sha256.",
+        "against PyTorch. `validation.json` holds every figure and gate, `manifest.json` every file's sha256; "
+        "`report/index.html` shows both, and lets you listen.",
         "",
         *_packages(validation),
-        "```bash",
-        f"jtts-export {info.example}",
-        "```",
+        "## Use",
         "",
+        "In a folder with these files (`hf download` makes one):",
+        "",
+        *(line for one in snippets(info, validation["variants"], files) for line in _shown(one)),
     ]
     return "\n".join(lines)
+
+
+def _shown(snippet: Snippet) -> list[str]:
+    return [f"{snippet.title}:", "", f"```{snippet.language}", snippet.code, "```", ""]
+
+
+def _metadata(validation: Mapping[str, Any], info: Info, licence: str, spoken: Sequence[str]) -> str:
+    """What the hub reads of a card, as YAML."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    variants = validation["variants"]
+    source = re.split("[#@]", str(validation["checkpoint"]["source"]).removeprefix("hub:"))[0]
+    base = {"base_model": source} if validation["checkpoint"]["source"].startswith("hub:") else {}
+    results = [
+        EvalResult(
+            task_type="text-to-speech",
+            dataset_type="sentences",
+            dataset_name="sentences to validate on",
+            metric_type=metric,
+            metric_name=f"{variant}: {title}",
+            metric_value=value,
+        )
+        for variant, measured in variants.items()
+        for title, metric, _ in COLUMNS
+        if isinstance(value := measured["metrics"].get(metric), float) and math.isfinite(value)
+    ]
+    data = ModelCardData(
+        **{"language": list(spoken), **hub_licence(licence), **base},
+        library_name="onnx",
+        pipeline_tag="text-to-speech",
+        tags=["onnx", "text-to-speech", info.name, *(variant for variant in variants if variant != "fp32")],
+        model_name=f"{info.title}, ONNX",
+        eval_results=results or None,
+    )
+    return data.to_yaml()
 
 
 def _packages(validation: Mapping[str, Any]) -> list[str]:

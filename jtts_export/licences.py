@@ -43,15 +43,19 @@ def licence_of(source: Source, info: Info) -> str:
     return info.licence if official or source.seed is not None else UNKNOWN
 
 
-def _read(readme: Path) -> str | None:
-    """What a README's front matter says; nothing where it says nothing that can be read."""
+def front_matter(readme: Path) -> dict[str, Any]:
+    """What a README says ahead of its text; nothing where it says nothing that can be read."""
     try:
         from huggingface_hub import metadata_load
 
-        said = metadata_load(readme)
+        return metadata_load(readme) or {}
     except Exception:  # of YAML, of bytes that are no text; and the hub's own, where HF_ENDPOINT is no address
-        return None
-    if not said or "license" not in said:
+        return {}
+
+
+def _read(readme: Path) -> str | None:
+    said = front_matter(readme)
+    if "license" not in said:
         return None
     given = said["license"] if isinstance(said["license"], list) else [said["license"]]
     names = sorted({spdx(name, said.get("license_name")) for name in given})
@@ -68,3 +72,21 @@ def spdx(name: Any, own_name: Any = None) -> str:
         wanted = str(own_name).strip() if wanted == "other" and isinstance(own_name, str) else ""
     plain = re.sub(r"[^A-Za-z0-9.]+", "-", wanted).strip("-")
     return f"LicenseRef-{plain}" if plain else UNKNOWN
+
+
+def hub_licence(expression: str) -> dict[str, Any]:
+    """The same for the front matter of a README on the hub, which knows names for most."""
+    names = expression.split(" AND ")
+    hub_names = sorted({_hub_name(name) for name in names})
+    own = ", ".join(name.removeprefix("LicenseRef-") for name in names if name.startswith("LicenseRef-"))
+    known = {"license": hub_names[0] if len(hub_names) == 1 else hub_names}
+    return {**known, "license_name": own} if own else known
+
+
+def _hub_name(name: str) -> str:
+    if name == UNKNOWN:
+        return "unknown"
+    plain = name.removesuffix("-only").removesuffix("-or-later").lower()
+    return {"gfdl-1.3": "gfdl", "odbl-1.0": "odbl", "pddl-1.0": "pddl", "c-uda-1.0": "c-uda"}.get(
+        plain, plain if name in SPDX else "other"
+    )

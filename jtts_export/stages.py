@@ -324,7 +324,9 @@ class Stages:
             "versions": tool_versions(),
             "machine": artifact.machine(),
         }
-        texts = {artifact.VALIDATION: text, "README.md": card.render(validation, MODELS[self.name])}
+        spoken = card.languages(self.source.readme)
+        readme = card.render(validation, MODELS[self.name], self.licence, spoken, parts)
+        texts = {artifact.VALIDATION: text, "README.md": readme}
         if packed:
             texts[f"{COREML}/README.md"] = self.page(packed)
         return artifact.write(out, parts, texts, manifest), validation

@@ -15,6 +15,7 @@ requirements=(
   numpy==2.3.5
   espeakng-loader==0.2.4
   phonemizer==3.4.0
+  soundfile==0.14.0
 )
 
 fail() {

@@ -283,7 +283,8 @@ def _validate_yaml(hub: Hub, request: Request) -> Answer:
     try:
         metadata = yaml.safe_load(rest.partition("\n---\n")[0])
         assert isinstance(metadata, dict)
-        assert re.fullmatch(r"[a-z0-9.-]+", metadata["license"])
+        given = metadata["license"]
+        assert all(re.fullmatch(r"[a-z0-9.-]+", name) for name in (given if isinstance(given, list) else [given]))
     except Exception as error:
         return as_json({"errors": [{"message": f"invalid metadata: {error}"}], "warnings": []}, 400)
     return as_json({"errors": [], "warnings": [] if "language" in metadata else [{"message": "no language"}]})
