@@ -103,7 +103,7 @@ class Trainer:
         temporary.replace(self.file)
 
     def run(self) -> None:
-        """Trains to the last step, or to a SIGTERM; a line of losses every LOG_STEPS, a figure of unseen speech every CHECK_STEPS."""
+        """To the last step, or to a SIGTERM; a line of losses every LOG_STEPS, of unseen speech every CHECK_STEPS."""
         state, sums = self.state, dict[str, list[float]]()
         saved = logged = time.monotonic()
         stopped: list[int] = []

@@ -61,7 +61,7 @@ MODELS = {
             name="kokoro",
             title="Kokoro-82M (StyleTTS 2 + iSTFTNet), 24 kHz",
             checkpoint="hub:hexgrad/Kokoro-82M",
-            files=("config.json", "*.pth", "voices/*.pt", "voices/*.bin"),
+            files=("config.json", "*.pth", "*.safetensors", "voices/*.pt", "voices/*.bin"),
             licence="Apache-2.0",
         ),
         Info(

@@ -1,18 +1,22 @@
-"""Where a checkpoint comes from: a hub repository, a local folder, or a seed. No torch here."""
+"""Where a checkpoint comes from: a hub repository, a local folder, a seed, or this package. No torch here."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 from jtts_export.errors import BadInput, CheckpointError
 
-SOURCES = "hub:ORG/REPO[@REVISION], a local folder, or random:SEED"
+SOURCES = "hub:ORG/REPO[@REVISION], a local folder, random:SEED, or demo (Kokoro)"
+DEMO = "demo"
+DEMO_FOLDER = Path(__file__).parents[1] / "data" / DEMO
+DEMO_WEIGHTS = "kokoro-demo.safetensors"
 _HUB = re.compile(r"hub:(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+README = "README.md"
 Sha256 = Callable[[Path], str]  # of a file's bytes, in hex
 Patterns = Collection[str | tuple[str, ...]]  # of files; of those that a tuple's match, a checkpoint has one
 
@@ -39,7 +43,8 @@ class Source:
     """A checkpoint, located and hashed but not loaded.
 
     `files` maps names as the authors' repository has them to local paths, and `COMPANION/NAME` to those of a
-    companion; empty for `random:SEED`.
+    companion; empty for `random:SEED`. hashes: sha256 of each of them. readme: what its authors say of it, which is
+    no part of the checkpoint.
     """
 
     source: str
@@ -47,6 +52,8 @@ class Source:
     revision: str | None = None
     seed: int | None = None
     files: dict[str, Path] = field(default_factory=dict)
+    hashes: dict[str, str] = field(default_factory=dict)
+    readme: Path | None = None
 
     def describe(self) -> dict[str, str | None]:
         return {"source": self.source, "revision": self.revision, "sha256": self.sha256}
@@ -69,8 +76,15 @@ def locate(
     """
     if source.startswith("random:"):
         return _seeded(source)
+    if source == DEMO:
+        return _from_package(patterns, sha256 or sha256_file)
     find = _from_hub if source.startswith("hub:") else _from_folder
     return find(source, patterns, companions, sha256 or sha256_file)
+
+
+def is_local(source: str) -> bool:
+    """Whether it is a folder or a file of somebody's machine."""
+    return source != DEMO and not source.startswith(("random:", "hub:"))
 
 
 def _seeded(source: str) -> Source:
@@ -79,6 +93,14 @@ def _seeded(source: str) -> Source:
         raise BadInput(f"checkpoint '{source}': the seed must be a whole number, as in random:0")
     source = f"random:{int(seed)}"
     return Source(source, hashlib.sha256(source.encode()).hexdigest(), seed=int(seed))
+
+
+def _from_package(patterns: Patterns, sha256: Sha256) -> Source:
+    """The checkpoint that comes along. Raises BadInput for the patterns of a model that it is none of."""
+    files = _matching(DEMO_FOLDER, _always(patterns))
+    if DEMO_WEIGHTS not in files:
+        raise BadInput(f"checkpoint '{DEMO}' is a Kokoro; another model's is {SOURCES.rpartition(', or')[0]}")
+    return _hashed(Source(DEMO, "", files=files, readme=_readme(DEMO_FOLDER)), sha256)
 
 
 def _from_hub(source: str, patterns: Patterns, companions: Collection[Companion], sha256: Sha256) -> Source:
@@ -93,13 +115,13 @@ def _from_hub(source: str, patterns: Patterns, companions: Collection[Companion]
         source = f"hub:{match['repo']}#{file}" + place.removeprefix(f"hub:{match['repo']}")
     wanted = weights[:1] if file is None else (file,)
     inside = [f"{folder}/{file}" for c in companions for folder in c.folders for file in c.files]
-    folder = _download(match["repo"], match["revision"], [*_always(patterns), *wanted, *inside])
+    folder = _download(match["repo"], match["revision"], [*_always(patterns), *wanted, *inside, README])
     files = _matching(folder, _always(patterns))
     if weights:
         files |= _one(folder, wanted, f"{source} (another is chosen by #FILE behind it)")
     for companion in companions:
         files |= _companion(companion, files, [folder], fetch=True)
-    return Source(source, _sha256_files(files, sha256), folder.name, files=files)
+    return _hashed(Source(source, "", folder.name, files=files, readme=_readme(folder)), sha256)
 
 
 def _from_folder(source: str, patterns: Patterns, companions: Collection[Companion], sha256: Sha256) -> Source:
@@ -120,7 +142,7 @@ def _from_folder(source: str, patterns: Patterns, companions: Collection[Compani
         files |= _one(folder, weights if file is None else (file,), str(folder))
     for companion in companions:
         files |= _companion(companion, files, [folder, folder.resolve().parent])
-    return Source(recorded, _sha256_files(files, sha256), files=files)
+    return _hashed(Source(recorded, "", files=files, readme=_readme(folder)), sha256)
 
 
 def _repository_and_file(source: str) -> tuple[str, str | None]:
@@ -184,11 +206,21 @@ def _companion(
     return _matching(folder, companion.files, f"{companion.name}/")
 
 
-def _sha256_files(files: Mapping[str, Path], sha256: Sha256) -> str:
-    whole = hashlib.sha256()
-    for name in sorted(files, key=PurePosixPath):
-        whole.update(f"{name}\0{sha256(files[name])}\n".encode())
-    return whole.hexdigest()
+def _hashed(source: Source, sha256: Sha256) -> Source:
+    """With the hashes of its files, and one of them all."""
+    hashes = {name: sha256(source.files[name]) for name in sorted(source.files, key=PurePosixPath)}
+    return replace(source, sha256=sha256_of_all(hashes), hashes=hashes)
+
+
+def sha256_of_all(hashes: Mapping[str, str]) -> str:
+    """What stands for a checkpoint: a hash of its files' names and hashes."""
+    lines = (f"{name}\0{hashes[name]}\n" for name in sorted(hashes, key=PurePosixPath))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _readme(folder: Path) -> Path | None:
+    path = folder / README
+    return path if path.is_file() else None
 
 
 def _download(repo: str, revision: str | None, patterns: Collection[str], repo_type: str = "model") -> Path:

@@ -31,6 +31,17 @@ def torch_load(path: Path, name: str, *, mmap: bool = False) -> object:
         raise CheckpointError(f"{name} is truncated or not a PyTorch file: {first_line(error)}") from error
 
 
+def safetensors_load(path: Path, name: str) -> dict[str, Tensor]:
+    """A safetensors file's tensors, of any dtype, still in the file until they are used."""
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, "pt") as opened:
+            return {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118  it is no dict
+    except Exception as error:
+        raise CheckpointError(f"{name} is damaged or not a safetensors file: {first_line(error)}") from error
+
+
 def float32(value: Tensor, what: str) -> Tensor:
     """The values as float32, which must be dense and finite."""
     if value.layout != torch.strided or value.is_nested or value.is_meta:

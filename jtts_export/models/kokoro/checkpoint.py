@@ -1,7 +1,8 @@
 """The authors' files -> reference, strictly: nothing missing, nothing extra, nothing of another shape.
 
-Layout (hexgrad/Kokoro-82M): config.json, one .pth holding a dict of five state dicts, voices/*.pt. The
-authors' own loader falls back to strict=False, so that a mismatch passes in silence; this one names it.
+Layout (hexgrad/Kokoro-82M): config.json, one .pth holding a dict of five state dicts, voices/*.pt. In place of the
+.pth, a .safetensors with the same keys behind their part's name and a dot, in any floating point. The authors' own
+loader falls back to strict=False, so that a mismatch passes in silence; this one names it.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from jtts_export.errors import CheckpointError
+from jtts_export.models.exact import weight_norm
 from jtts_export.models.source import Source, first_line
-from jtts_export.models.tensors import check_shape, check_state, differences, float32, torch_load
+from jtts_export.models.tensors import check_shape, check_state, differences, float32, safetensors_load, torch_load
 
 from .adain import AdaIN1d
 from .config import KokoroConfig
@@ -45,8 +47,8 @@ def load(source: Source) -> tuple[dict, Kokoro, dict[str, np.ndarray]]:
         return raw, random_model(source.seed, cfg), {name: v.numpy() for name, v in voices.items()}
     raw, cfg = _read_config(source)
     model = Kokoro(cfg).eval()
-    weights = _only(source, ".pth")
-    _assign(model, _flatten(torch_load(source.files[weights], weights), weights), weights)
+    weights = _only(source, ".pth", ".safetensors")
+    _assign(model, _read_tensors(source.files[weights], weights), weights)
     return raw, model, _read_voices(source, cfg)
 
 
@@ -65,12 +67,19 @@ def _read_config(source: Source) -> tuple[dict, KokoroConfig]:
         raise CheckpointError(f"config.json cannot be read: {first_line(error)}") from error
 
 
-def _only(source: Source, suffix: str) -> str:
-    names = [n for n in source.files if n.endswith(suffix)]
+def _only(source: Source, *suffixes: str) -> str:
+    names = [n for n in source.files if n.endswith(suffixes)]
     if len(names) != 1:
         found = ", ".join(names) or "none"
-        raise CheckpointError(f"{source.source} must hold exactly one {suffix} file; found: {found}")
+        raise CheckpointError(f"{source.source} must hold exactly one {' or '.join(suffixes)} file; found: {found}")
     return names[0]
+
+
+def _read_tensors(path: Path, file: str) -> dict[str, Tensor]:
+    """{part.key: tensor}"""
+    if path.suffix == ".safetensors":
+        return safetensors_load(path, file)
+    return _flatten(torch_load(path, file), file)
 
 
 def _flatten(loaded: object, file: str) -> dict[str, Tensor]:
@@ -118,7 +127,7 @@ def _fold_weight_norm(found: dict[str, Tensor], model: Kokoro, file: str) -> dic
             check_shape(v, shape, f"{file}: {module}.{direction}")
             if f"{module}.weight" in folded:
                 raise CheckpointError(f"{file}: {module} has its weight in two forms")
-            weight = torch._weight_norm(v, g, 0)
+            weight = weight_norm(v, g)
             if not torch.isfinite(weight).all():
                 raise CheckpointError(f"{file}: {module}.{direction} has a direction of zero length")
             folded[f"{module}.weight"] = weight

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import torch
-from safetensors import safe_open
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from jtts_export.errors import CheckpointError
 from jtts_export.models.source import Source, first_line
-from jtts_export.models.tensors import check_state, float32, torch_load
+from jtts_export.models.tensors import check_state, float32, safetensors_load, torch_load
 from jtts_export.models.tokenizer_json import check_ids, read_tokenizer_json
 
 from .conditioning import Voice, read_voice
@@ -67,11 +66,7 @@ def _read_tensors(source: Source, file: str) -> dict[str, Tensor]:
     """Of any dtype, still in the file where its format allows."""
     path = source.files[file]
     if file.endswith(".safetensors"):
-        try:
-            with safe_open(path, "pt") as opened:
-                return {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118  it is no dict
-        except Exception as error:
-            raise CheckpointError(f"{file} is damaged or not a safetensors file: {first_line(error)}") from error
+        return safetensors_load(path, file)
     loaded = torch_load(path, file, mmap=True)
     if isinstance(loaded, dict) and isinstance(loaded.get("model"), list) and len(loaded["model"]) == 1:
         loaded = loaded["model"][0]  # as the authors' training saves it
