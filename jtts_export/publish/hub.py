@@ -37,17 +37,18 @@ from huggingface_hub.utils import (
 )
 
 from jtts_export import __version__
-from jtts_export.errors import OutsideError
+from jtts_export.errors import JttsError, OutsideError
 from jtts_export.redact import keep_secret, redacted
 from jtts_export.report.facts import text
 
 from .files import CheckedFile, Verified
-from .patience import Patience, Trouble, outside, within
+from .patience import Patience, Trouble, within
 from .plan import Remote
 
 CONNECT_S, SILENCE_S = 10.0, 60.0  # a connection; a hub that says nothing
 MANIFEST_MAX = 64 << 20  # bytes of a manifest.json from anywhere
 PIECE = 1 << 20
+MOST_WORDS = 400  # characters of an error
 _CONFLICT = "another conflicting operation is in progress"  # which the client would retry for ever, without a pause
 
 T = TypeVar("T")
@@ -242,14 +243,15 @@ class Hub:
 
         return self._ask("looking for the pull request", once)
 
-    def sha256(self, commit: str, name: str, size: int) -> str:
-        """Of what the hub gives for a file, up to one byte more than `size`."""
+    def sha256(self, commit: str, name: str, size: int, moved: Callable[[int], None]) -> str:
+        """Of what the hub gives for a file, up to a piece more than `size`."""
 
         def once() -> str:
             whole, count = hashlib.sha256(), 0
             pace = self.patience.pace(size)
             for piece in self._pieces(commit, name):
                 pace()
+                moved(len(piece))
                 whole.update(piece)
                 count += len(piece)
                 if count > size:
@@ -286,6 +288,12 @@ class Hub:
             return self.patience.run(what, once)
         except Exception as error:
             raise outside(what, error) from None
+
+
+def outside(what: str, error: BaseException) -> JttsError:
+    """An error that a library raised, as one of ours; ours as it is."""
+    known = within(error, JttsError)
+    return known or OutsideError(text(redacted(f"{what}: {type(error).__name__}: {error}"), MOST_WORDS))
 
 
 def _distinct(contents: Iterable[Verified]) -> list[list[Verified]]:
@@ -352,6 +360,8 @@ class _Client(httpx2.Client):
         request.extensions = {**request.extensions, "timeout": self.timeout.as_dict()}  # some calls ask for none
         try:
             response = super().send(request, **given)
+        except (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError) as error:
+            raise OutsideError(f"{request.url.copy_with(path='/')} is not the address of a hub: {error}") from None
         except httpx2.TransportError as error:
             raise _trouble(error) from None
         status = response.status_code

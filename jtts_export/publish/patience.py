@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from jtts_export.errors import JttsError, OutsideError
-from jtts_export.models.source import first_line
+from jtts_export.errors import OutsideError
 from jtts_export.redact import redacted
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0
@@ -41,9 +40,13 @@ class Patience:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.limit_s, self.tell, self.sleep, self.clock = limit_s, tell, sleep, clock
-        self.lost_s = 0.0
+        self.lost_s, self.ended = 0.0, False
         self._moved_at = self._counted_to = clock()  # by whichever thread
         self._lock = threading.Lock()
+
+    def end(self) -> None:
+        """Let what is on its way in other threads break off, and nothing be tried again."""
+        self.ended = True
 
     def moved(self) -> None:
         """Bytes went over the line."""
@@ -55,6 +58,8 @@ class Patience:
 
         def check() -> None:
             self.moved()
+            if self.ended:
+                raise OutsideError("broken off")
             if self._moved_at > end:
                 raise Trouble(f"{size / 1e6:.1f} MB take too long")
 
@@ -81,7 +86,7 @@ class Patience:
         with self._lock:
             now = self.clock()
             self._lose(max(started, self._moved_at), now)
-            if self.lost_s + pause > self.limit_s or tries >= MOST_TRIES:
+            if self.ended or self.lost_s + pause > self.limit_s or tries >= MOST_TRIES:
                 asked = f"; the hub asks to come back in {pause:.0f} s" if trouble.wait_s else ""
                 tried = f"{tries} tries" if tries > 1 else "1 try"
                 raise OutsideError(f"{what}: {trouble}; gave up after {tried}{asked}") from None
@@ -101,9 +106,3 @@ def within(error: BaseException, kind: type[T]) -> T | None:
     while found is not None and not isinstance(found, kind):
         found = found.__cause__ or found.__context__
     return found
-
-
-def outside(what: str, error: BaseException) -> JttsError:
-    """An error that a library raised, as one of ours; ours as it is."""
-    known = within(error, JttsError)
-    return known or OutsideError(redacted(f"{what}: {type(error).__name__}: {first_line(error)}"))

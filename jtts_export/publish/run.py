@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from jtts_export.artifact import MANIFEST
 from jtts_export.errors import BadInput, GateFailed, OutsideError
+from jtts_export.models.source import first_line
 from jtts_export.progress import Progress
 
 from .files import Verified
@@ -110,7 +111,10 @@ def publish(
     with progress.stage("check"):
         passed = check(release, profile)
 
-    from .hub import connected  # imports huggingface_hub
+    try:
+        from .hub import connected
+    except (ValueError, TypeError) as error:  # huggingface_hub's, where HF_ENDPOINT is no address
+        raise OutsideError(f"the hub's address cannot be read: {first_line(error)}") from error
 
     patience = patience or Patience(timeout_s, progress.step)
     with connected(repo, revision, not dry_run, patience, threads) as hub:
@@ -243,17 +247,22 @@ def _left(p: Publication, head: Head | None, tree: Tree) -> set[str]:
 
 def _upload(p: Publication, changed: Sequence[Operation]) -> None:
     files = [p.passed.files[operation.name] for operation in changed if operation.kind != "delete"]
-    total, sent, shown = sum(file.size for file in files), 0, -1
+    with p.progress.stage("upload"):
+        p.hub.upload(files, p.proposed, _meter(p, files))
+
+
+def _meter(p: Publication, files: Sequence[Verified]) -> Callable[[int], None]:
+    """Tells how many of the bytes of these have moved, a tenth at a time."""
+    total, done, shown = sum(file.size for file in files), 0, 0
 
     def moved(count: int) -> None:
-        nonlocal sent, shown
-        sent += count
-        if total > SHOWN and (tenths := min(10, 10 * sent // total)) > shown:
+        nonlocal done, shown
+        done += count
+        if total > SHOWN and (tenths := min(10, 10 * done // total)) > shown:
             shown = tenths
-            p.progress.step(f"{min(sent, total) / 1e6:.1f} of {total / 1e6:.1f} MB")
+            p.progress.step(f"{min(done, total) / 1e6:.1f} of {total / 1e6:.1f} MB")
 
-    with p.progress.stage("upload"):
-        p.hub.upload(files, p.proposed, moved)
+    return moved
 
 
 def _commit(p: Publication, changed: Sequence[Operation], tree: Tree, parent: str) -> str:
@@ -343,18 +352,21 @@ def _verify(p: Publication, commit: str) -> None:
         tree = p.hub.tree(commit)
         if missing := next((name for name in p.passed.files if name not in tree), None):
             raise OutsideError(f"{missing} is missing on the hub")
+        moved = _meter(p, p.contents)
         with ThreadPoolExecutor(p.hub.threads) as pool:
-            checks = [pool.submit(_check_file, p, commit, content) for content in p.contents]
+            checks = [pool.submit(_check_file, p, commit, content, moved) for content in p.contents]
             try:
                 for done in checks:
                     done.result()
-            finally:
-                pool.shutdown(cancel_futures=True)
+            except BaseException:  # Ctrl-C too
+                p.hub.patience.end()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
 
-def _check_file(p: Publication, commit: str, content: Verified) -> None:
+def _check_file(p: Publication, commit: str, content: Verified, moved: Callable[[int], None]) -> None:
     for _ in range(MOST_DOWNLOADS):
-        found = p.hub.sha256(commit, content.name, content.size)
+        found = p.hub.sha256(commit, content.name, content.size, moved)
         if found == content.sha256:
             return
         p.progress.step(f"{content.name} came back with other bytes")

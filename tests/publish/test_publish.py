@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from command import call
 from hub.repository import ATTRIBUTES, Repository, blob
-from hub.server import Hub, Request
+from hub.server import Fault, Hub, Request
 from huggingface_hub import snapshot_download
 from publish.releases import FILES, GRAPHS, REPO, TOKEN, Waits, is_published, put, write
 
@@ -390,6 +390,38 @@ def test_files_in_parts_and_of_the_same_bytes(hub: Hub, tmp_path: Path) -> None:
     publish(release, REPO)
     assert sum(request.startswith("PUT") for request in hub.requests) == 4 + 3
     assert is_published(head(hub), check(release, None))
+
+
+def test_names_that_an_address_must_quote(hub: Hub, tmp_path: Path, waits: Waits) -> None:
+    odd = ("voices/née à.bin", "voices/50%#1?x=y&z.bin", "voices/a+b c.txt", "clients/日本.json", "empty.txt")
+    release = write(tmp_path / "out", {**FILES, **{name: f"\0{name}".encode() for name in odd}, "empty.txt": b""})
+    put(release, waits)
+    assert is_published(head(hub), check(release, None))
+    assert set(odd) <= set(head(hub).tree)
+    assert not put(release, waits).committed
+
+
+def test_what_the_hub_says_of_a_commit_is_told(hub: Hub, made: Path, waits: Waits) -> None:
+    said = Fault("status", 400, {"X-Error-Message": "Your push was rejected: too\x1b[2K many files"})
+    hub.fault = lambda request: said if "/commit/" in request.path else None
+    with pytest.raises(OutsideError, match=r"committing: BadRequestError: .*rejected: too\ufffd\[2K many") as caught:
+        put(made, waits)
+    assert "main is as it was" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_address_that_is_none(hub: Hub, made: Path, waits: Waits, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "nonsense")
+    with pytest.raises(OutsideError, match="is not the address of a hub"):
+        put(made, waits)
+    assert waits.pauses == []
+
+
+def test_offline(hub: Hub, made: Path, waits: Waits, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(OutsideError, match="HF_HUB_OFFLINE is set"):
+        put(made, waits)
+    assert hub.requests == []
 
 
 def test_files_that_the_repository_ignores(hub: Hub, made: Path, waits: Waits) -> None:
