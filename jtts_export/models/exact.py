@@ -59,7 +59,12 @@ def _slices(x: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return high, np.rint((scaled - high) * 2.0**SLICE_BITS), scale
 
 
-def rounded(x: np.ndarray, bits: int) -> np.ndarray:
+def exp(x: Tensor) -> Tensor:
+    """Exponentials in float32, rounded from float64."""
+    return x.double().exp().float()
+
+
+def rounded(x: np.ndarray | float, bits: int) -> np.ndarray:
     """To `bits` significant binary digits, float64: of what may be any number nearby, so that its last digits need
     not be known."""
     fraction, exponents = np.frexp(np.asarray(x, np.float64))

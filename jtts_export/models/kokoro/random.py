@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from jtts_export.models.exact import exp, rounded
 from jtts_export.runtime.draws import NOISE_SCALE, source_noise
 
 from .adain import AdainResBlk1d, AdaINResBlock1
@@ -26,6 +27,7 @@ VOICE_STD = 0.15  # released voices: 0.1 to 0.2 per element
 TOKENS = 30  # of what is said to find the level
 LOUDEST = 3.0  # nepers from the mean of the log magnitudes to the largest
 RMS = 0.05  # of the waveform, full scale 1
+LEVEL_BITS = 5  # to a few hundredths
 
 
 def official_config() -> dict:
@@ -62,11 +64,11 @@ def random_model(seed: int, cfg: KokoroConfig) -> Kokoro:
         for name in weight_normed(model):
             weight = model.get_submodule(name).weight
             assert isinstance(weight, torch.Tensor)
-            weight *= torch.exp(0.35 * torch.randn(weight.shape[0], *[1] * (weight.dim() - 1)))
+            weight *= exp(0.35 * torch.randn(weight.shape[0], *[1] * (weight.dim() - 1)))
         for block in model.modules():
             if isinstance(block, AdaINResBlock1):
                 for alpha in [*block.alpha1, *block.alpha2]:
-                    alpha.copy_(torch.exp(0.3 * torch.randn_like(alpha)))
+                    alpha.copy_(exp(0.3 * torch.randn_like(alpha)))
         for module in model.bert.modules():  # as transformers initialises ALBERT
             if isinstance(module, nn.Linear | nn.Embedding):
                 module.weight.normal_(0, 0.02)
@@ -84,7 +86,8 @@ def random_model(seed: int, cfg: KokoroConfig) -> Kokoro:
 
 
 def _level(model: Kokoro, seed: int) -> None:
-    """Speech of an ordinary level, without the peaks that an exponential makes of a rare large magnitude."""
+    """Speech of an ordinary level, without the peaks that an exponential makes of a rare large magnitude. Both are
+    set in coarse steps, for what is heard depends on how a processor adds."""
     generator, cfg = torch.Generator().manual_seed(seed), model.cfg
     ids = torch.randint(1, cfg.n_token, (1, TOKENS), generator=generator)
     style = next(iter(random_voices(seed, cfg).values()))[TOKENS]
@@ -99,12 +102,12 @@ def _level(model: Kokoro, seed: int) -> None:
     speak()
     bins = model.decoder.generator.stft.bins
     magnitudes = spectrum[0][:, :bins]
-    scale = min(1.0, LOUDEST / float(magnitudes.max() - magnitudes.mean()))
+    scale = min(1.0, float(rounded(LOUDEST / float(magnitudes.max() - magnitudes.mean()), LEVEL_BITS)))
     assert post.bias is not None
     post.weight[:bins] *= scale
     post.bias[:bins] *= scale
     hook.remove()
-    post.bias[:bins] += math.log(RMS / float(speak().std()))
+    post.bias[:bins] += round(math.log(RMS / float(speak().std())) * 2**LEVEL_BITS) / 2**LEVEL_BITS
 
 
 def random_voices(seed: int, cfg: KokoroConfig) -> dict[str, torch.Tensor]:

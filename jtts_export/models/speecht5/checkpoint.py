@@ -24,9 +24,11 @@ from transformers import SpeechT5Config, SpeechT5ForTextToSpeech, SpeechT5HifiGa
 
 from jtts_export.errors import CheckpointError
 from jtts_export.models import MODELS
+from jtts_export.models.exact import weight_norm
 from jtts_export.models.source import Source, first_line
 from jtts_export.models.tensors import check_shape, check_state, float32, torch_load
 
+from .positions import settle
 from .random import random_checkpoint
 from .tokenizer import character_tokenizer, read_tokenizer
 
@@ -79,6 +81,7 @@ def load(source: Source) -> Checkpoint:
         )
     raw_vocoder, vocoder_cfg = _vocoder_config(source, cfg)
     model = _build(SpeechT5ForTextToSpeech, cfg, "config.json")
+    settle(model)
     _assign(model, *_read_weights(source, ""))
     vocoder = _build(SpeechT5HifiGan, vocoder_cfg, "vocoder/config.json")
     found, file = _read_weights(source, "vocoder/")
@@ -229,7 +232,7 @@ def _fold_weight_norm(found: dict[str, Tensor], file: str) -> dict[str, Tensor]:
             check_shape(g, [*v.shape[:1], *[1] * (v.dim() - 1)], f"{file}: {key}")
             if f"{module}.weight" in folded:
                 raise CheckpointError(f"{file}: {module} has its weight in two forms")
-            weight = torch._weight_norm(v, g, 0)
+            weight = weight_norm(v, g)
             if not torch.isfinite(weight).all():
                 raise CheckpointError(f"{file}: {module}.{direction} has a direction of zero length")
             del folded[key], folded[f"{module}.{direction}"]

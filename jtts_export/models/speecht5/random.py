@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from transformers import SpeechT5Config, SpeechT5ForTextToSpeech, SpeechT5HifiGan, SpeechT5HifiGanConfig
+
+from jtts_export.models.exact import exp
 
 from .positions import settle
 
@@ -25,6 +28,7 @@ END = 0.4, 0.7  # of those steps, between which speech ends
 STOP_LOGITS = -10.0, 10.0  # early in those runs, and late
 POSITION_SCALE = 2.0  # of the decoder's positional encoding, by which hidden states tell the time
 RIDGE = 1e-3
+THREADS = 2  # fixed: what is fitted to a run depends on how sums are split
 
 
 def random_checkpoint(
@@ -40,8 +44,19 @@ def random_checkpoint(
         _spread(model)
         _voice(vocoder)
         speakers = {name: torch.randn(config.speaker_embedding_dim).numpy() for name in SPEAKERS}
-        _place_stop(model, [torch.from_numpy(speaker) for speaker in speakers.values()])
+        with _threads(THREADS):
+            _place_stop(model, [torch.from_numpy(speaker) for speaker in speakers.values()])
     return {"model": config.to_dict(), "vocoder": vocoder_config.to_dict()}, model, vocoder, speakers
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @torch.no_grad()
@@ -51,14 +66,14 @@ def _spread(model: SpeechT5ForTextToSpeech) -> None:
         if isinstance(module, nn.Linear) and module.bias is not None:
             module.bias.normal_(0, 0.02)
         elif isinstance(module, nn.LayerNorm):
-            module.weight.copy_(torch.exp(0.2 * torch.randn_like(module.weight)))
+            module.weight.copy_(exp(0.2 * torch.randn_like(module.weight)))
             module.bias.normal_(0, 0.1)
         elif isinstance(module, nn.Embedding):
             module.weight.normal_(0, 0.5)
         elif isinstance(module, nn.BatchNorm1d):
             assert module.running_mean is not None and module.running_var is not None
             module.running_mean.normal_(0, 0.1)
-            module.running_var.copy_(torch.exp(0.3 * torch.randn_like(module.running_var)))
+            module.running_var.copy_(exp(0.3 * torch.randn_like(module.running_var)))
     prenet: Any = model.speecht5.decoder.prenet
     prenet.encode_positions.alpha.fill_(POSITION_SCALE)
     for layer in (*prenet.layers, prenet.final_layer):  # on another dropout mask, mels are at some 10 dB
@@ -117,10 +132,10 @@ def _voice(vocoder: SpeechT5HifiGan) -> None:
         gain = 0.5 if "resblocks" in name else 0.1 if name == "conv_post" else 1.4
         shape = [1, 1, 1]
         shape[axis] = module.weight.shape[axis]
-        strength = torch.exp(0.35 * torch.randn(shape))
+        strength = exp(0.35 * torch.randn(shape))
         module.weight.copy_(torch.randn_like(module.weight) * strength * gain / taps**0.5)
         assert module.bias is not None
         module.bias.normal_(0, 0.01)
     vocoder.conv_post.weight -= vocoder.conv_post.weight.mean(2, keepdim=True)  # no constant in the waveform
     vocoder.mean.normal_(0, 0.1)
-    vocoder.scale.copy_(torch.exp(0.1 * torch.randn_like(vocoder.scale)))
+    vocoder.scale.copy_(exp(0.1 * torch.randn_like(vocoder.scale)))

@@ -15,6 +15,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, pre_tokenizers
 from tokenizers.models import WordLevel
 from torch import Tensor
 
+from jtts_export.models.exact import exp
+
 from .conditioning import EXAGGERATION, Voice
 from .config import T3Config
 from .model import T3
@@ -61,7 +63,7 @@ def _fill(weight: Tensor, name: str, config: T3Config, generator: torch.Generato
     """Unit gain through every linear layer; what the 2 * layers residual branches add has that of one."""
     weight.normal_(generator=generator)
     if "norm" in name and weight.dim() == 1 and name.endswith("weight"):
-        weight.mul_(0.2).exp_()
+        weight.copy_(exp(weight.mul_(0.2)))
     elif weight.dim() == 1:
         weight.mul_(0.02)
     elif "_pos_emb" in name:
