@@ -147,6 +147,7 @@ conditioning, embed, model = (
     onnxruntime.InferenceSession(f"onnx/{{name}}{suffix}.onnx")
     for name in ("conditioning", "embed_tokens", "language_model")
 )
+# A multilingual model's text begins with its language, as "[en]hello there."
 ids = AutoTokenizer.from_pretrained(".")("Hello there.", return_tensors="np")["input_ids"].astype(np.int64)
 voice = load_file("voices/{voice}.safetensors")
 

@@ -75,10 +75,15 @@ def check(release: Path, profile: str | None) -> Passed:
     files = _read(release, manifest)
     if Manifest.model_validate_json(files[MANIFEST].read()) != manifest:
         raise changed(MANIFEST)
+    validation = _content(files[VALIDATION])
     try:
-        check_passed(manifest, _content(files[VALIDATION]), profile)
+        check_passed(manifest, validation, profile)
     except GateFailed as error:
         raise GateFailed(f"{release} is not published: {error}") from error
+    for variant in validation["variants"].values():
+        for name, sha256 in variant["files"].items():  # of which verify() has read another copy
+            if name not in files or files[name].sha256 != sha256:
+                raise changed(name)
     return Passed(manifest, files)
 
 

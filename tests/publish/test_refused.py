@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from command import call, flip_a_byte, reseal
 from hub.server import Hub
-from publish.releases import FILES, GATES, REPO, TOKEN, profile, validation_of, write
+from publish.releases import FILES, GATES, GRAPHS, REPO, TOKEN, profile, validation_of, write
 
-from jtts_export.artifact import MANIFEST, VALIDATION, sealed
+from jtts_export.artifact import MANIFEST, VALIDATION, read, sealed
 from jtts_export.errors import BadInput, GateFailed, OutsideError
 from jtts_export.publish import publish
 from jtts_export.publish.local import check
@@ -65,6 +65,18 @@ def test_a_graph_that_was_never_measured(hub: Hub, release: Path) -> None:
     (release / "onnx/model_q4.onnx").write_bytes(b"never measured")
     enter(release, "onnx/model_q4.onnx")
     assert_refused(hub, release, r"onnx/model_q4\.onnx was never measured")
+
+
+def test_a_validation_that_changes_between_two_readings(
+    hub: Hub, release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that is sent must be of the graphs that are sent."""
+    monkeypatch.setattr("jtts_export.publish.local.verify", read)
+    content = json.loads((release / VALIDATION).read_text())
+    content["variants"]["int8"]["files"] = {GRAPHS["int8"]: "0" * 64}
+    (release / VALIDATION).write_text(json.dumps(content))
+    enter(release, VALIDATION)
+    assert_refused(hub, release, f"{GRAPHS['int8']} changed while it was being published")
 
 
 @pytest.mark.parametrize("inside", [True, False])
