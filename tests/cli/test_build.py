@@ -40,6 +40,7 @@ FILES = {
     *("README.md", "manifest.json", "validation.json", "config.json", "tokenizer.json", "tokenizer_config.json"),
     *("onnx/model.onnx", "onnx/model_fp16.onnx", "onnx/model_quantized.onnx"),
     *(f"voices/{name}.bin" for name in VOICES),
+    "calibration/int8.safetensors",
     *("clients/kokoro-onnx/voices.npz", "clients/sherpa-onnx/voices.bin", "clients/sherpa-onnx/tokens.txt"),
 }
 VARIANTS = {"fp32": "onnx/model.onnx", "fp16": "onnx/model_fp16.onnx", "int8": "onnx/model_quantized.onnx"}
