@@ -45,6 +45,7 @@ def build_variant(
     files: graph -> its fp32 form, better a file than a copy in memory.
     """
     graphs = {name: _opened(source) for name, source in files.items()}
+    recipe = recipe.for_sizes({n: w.array.size for graph in graphs.values() for n, w in find_weights(graph).items()})
     calibration = calibrate(model, files, recipe, config, voices, threads, tell)
     climb = Climb(recipe, {})
     if helped := [g for g in gates if any(g.metric in stage.gates for stage in model.parity.stages)]:

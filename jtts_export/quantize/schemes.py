@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from glob import escape
 from typing import Annotated, Literal
@@ -71,10 +71,12 @@ Scheme = Annotated[
 
 
 class Rule(_Scheme):
-    """Weights whose name matches `pattern` (shell wildcards) get `scheme`."""
+    """Weights whose name matches `pattern` (shell wildcards) get `scheme`. Where `below` is given, only those of
+    fewer elements: of a small weight few bits save little."""
 
     pattern: str
     scheme: Scheme
+    below: int | None = None
 
     @classmethod
     def of_one(cls, weight: str, scheme: Scheme) -> Rule:
@@ -90,6 +92,17 @@ class Recipe(_Scheme):
 
     rules: tuple[Rule, ...]
     key_values: Literal["float32", "int8"] = "float32"
+
+    def for_sizes(self, sizes: Mapping[str, int]) -> Recipe:
+        """The same for weights of these sizes (elements, by name), without a rule that asks for one."""
+        rules: list[Rule] = []
+        for rule in self.rules:
+            if rule.below is None:
+                rules.append(rule)
+                continue
+            small = [w for w, size in sorted(sizes.items()) if size < rule.below and fnmatchcase(w, rule.pattern)]
+            rules += [Rule.of_one(weight, rule.scheme) for weight in small]
+        return self.model_copy(update={"rules": tuple(rules)})
 
     def scheme_of(self, weight: str) -> Scheme:
         return next((r.scheme for r in self.rules if fnmatchcase(weight, r.pattern)), Float32())
