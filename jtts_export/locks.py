@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 Waits = Callable[[], None]
@@ -20,7 +21,7 @@ def _silently() -> None:
 def exclusive(path: Path, waits: Waits = _silently) -> Iterator[None]:
     """Hold a lock that has the name of a file, which is there while somebody holds it. waits: told where another
     process does. Raises OSError where there can be no such file."""
-    lock = _taken(path, waits)
+    lock = _taken(path, cache(waits))
     try:
         yield
     finally:
@@ -48,6 +49,7 @@ def machine(alone: bool, waits: Waits = _silently) -> Iterator[None]:
 
     Who would be alone waits for those at work, and keeps those who come later from beginning before it.
     """
+    waits = cache(waits)  # told once
     with _shared_file("turn") as turn, _shared_file("work") as work:
         _lock(turn, fcntl.LOCK_EX, waits)
         _lock(work, fcntl.LOCK_EX if alone else fcntl.LOCK_SH, waits)

@@ -27,6 +27,7 @@ from .redact import redacted
 from .store import Kept, Record, key_of
 
 EXTRA = "pip install 'jtts-export[cluster]'"
+_SUCH_AS = ", as file:///folder or s3://bucket/path"
 CHUNK_BYTES = 1 << 20
 RECORD_BYTES = 64 << 20  # more is no record
 
@@ -47,15 +48,15 @@ class Remote:
             from fsspec.core import url_to_fs
         except ImportError as error:
             raise OutsideError(f"a store needs fsspec: {EXTRA}") from error
+        if "://" not in self._url:
+            raise BadInput(f"store '{self.shown}' is no URL{_SUCH_AS}")
         try:
             # Listings would be remembered, and what others write not be seen.
             return url_to_fs(self._url, use_listings_cache=False, skip_instance_cache=True)
         except ImportError as error:
             raise OutsideError(f"store {self.shown}: {first_line(error)}: {EXTRA}") from error
         except ValueError as error:
-            raise BadInput(
-                f"store {self.shown}: {first_line(error)}; as file:///folder or s3://bucket/path"
-            ) from error
+            raise BadInput(f"store {self.shown}: {first_line(error)}{_SUCH_AS}") from error
 
     def check(self) -> None:
         """Raises where nothing can be written there."""

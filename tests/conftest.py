@@ -28,3 +28,24 @@ def built(kokoro_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Buil
     done = run(home, *built.again(home / "out", "--int8", "--fp16"))
     assert done.returncode == 0, (done.stdout, done.stderr)
     return Built(built.release, profile, built.cache, kokoro_folder, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session")
+def speecht5_built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """All variants of a tiny SpeechT5 checkpoint, built once from scratch."""
+    from speecht5_command import build, write_checkpoint
+
+    home = tmp_path_factory.mktemp("speecht5")
+    write_checkpoint(home / "checkpoint")
+    return build(home, home / "checkpoint", "--int8", "--fp16")
+
+
+@pytest.fixture(scope="session")
+def t3_built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """All variants of a tiny T3 checkpoint, built once from scratch."""
+    from t3_command import build
+    from t3_files import write_checkpoint  # imports torch
+
+    home = tmp_path_factory.mktemp("t3")
+    write_checkpoint(home / "checkpoint")
+    return build(home, home / "checkpoint", "--int8", "--int8-fast", "--int4", "--fp16")

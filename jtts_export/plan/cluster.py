@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from jtts_export.errors import BadInput, JttsError, OutsideError
-from jtts_export.models.source import first_line
+from jtts_export.models.source import first_line, is_local
 from jtts_export.remote import EXTRA, Remote
 from jtts_export.store import code_version, default_root, tool_versions
 
@@ -101,7 +101,7 @@ class Cluster:
 
         alone = None
         while not future.done():
-            with suppress(TimeoutError):
+            with suppress(TimeoutError), self._client.as_current():
                 wait(future, timeout=LOOK_S)
                 return
             if self._client.nthreads():
@@ -134,10 +134,11 @@ def work(given: Mapping[str, Any]) -> dict[str, Any]:
     def tell(event: Mapping[str, Any]) -> None:
         worker.log_event(given["run"], {"name": given["name"], "event": {**event, "worker": worker.address}})
 
+    tell({"event": "task_started", "try": tries + 1})
     order: Order = ORDER.validate_json(given["order"])
     result = Processes().run(replace(order, job=replace(order.job, cache=default_root())), tell)
     checkpoint = order.job.checkpoint
-    if result.error.startswith("no checkpoint at") and not checkpoint.startswith(("hub:", "random:")):
+    if result.error.startswith("no checkpoint at") and is_local(checkpoint):
         reach = "a local folder must be there on every worker; hub: and random: work anywhere"
         result = replace(result, error=f"worker {worker.address}: no checkpoint at '{checkpoint}': {reach}")
     return asdict(result)

@@ -37,8 +37,8 @@ class Options:
 
 
 def build_plan(plan: Path, options: Options) -> list[Done]:
-    """What came of each build, in the plan's order. Raises BadInput for a plan or options that cannot be, and
-    OutsideError where a store, a scheduler or a folder is out of reach. What goes wrong with a build is in its Done."""
+    """What came of each build, in the plan's order; also what went wrong with it. Raises BadInput for a plan or
+    options that cannot be, and OutsideError where a store, a scheduler or a folder is out of reach."""
     if options.scheduler and not options.store:
         raise BadInput("--scheduler needs a --store that every worker reaches, as s3://bucket/path or file:///shared")
     cache = options.cache or default_root()

@@ -92,9 +92,10 @@ def journal(log: Path | None) -> Iterator[Journal]:
 def _line(event: Mapping[str, Any]) -> str:
     """For people; empty for what only a program wants to know."""
     kind, stage = event["event"], event.get("stage", "")
-    who = event.get("build") or event.get("task", "")
+    builds = event.get("builds", [""])
+    who = event.get("build") or f"{builds[0]} +{len(builds) - 1}"
     said = {
-        "stage_done": "cached" if event.get("cached") else f"done     {event.get('seconds', 0):6.1f} s",
+        "stage_done": None if event.get("cached") else f"done     {event.get('seconds', 0):6.1f} s",
         "stage_failed": f"stopped  {event.get('seconds', 0):6.1f} s",
         "stage_waits": f"waits: {event.get('reason', '')}",
         "step": str(event.get("step", "")),
@@ -104,9 +105,8 @@ def _line(event: Mapping[str, Any]) -> str:
         "unchanged": "unchanged",
         "published": str(event.get("published", "")),
         "publish_failed": str(event.get("error", "")),
-        "note": str(event.get("reason", "")),
     }.get(kind)
     if said is None:
         return ""
     where = f"{text(stage, 40):<16} " if stage else ""
-    return f"{text(who, 100):<24} {where}{text(said, 400)}".rstrip()
+    return f"{text(who, 40):<24} {where}{text(said, 400)}".rstrip()

@@ -17,15 +17,15 @@ from jtts_export.errors import BadInput
 from jtts_export.exporters.coreml.stage import DEFAULT_TARGET, TARGETS, Target
 from jtts_export.exporters.graph import DEFAULT_OPSET, OPSETS
 from jtts_export.models import MODELS
+from jtts_export.models.source import is_local
 from jtts_export.pipeline import Job
 from jtts_export.profiles.known import check_known
-from jtts_export.profiles.schema import Profile, built_in, load_profile
+from jtts_export.profiles.schema import Profile, load_profile
 
 DEFAULT_PROFILE = "cpu"
 MOST_BUILDS = 1000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
-_SCHEMES = ("hub:", "random:")
 _PLURAL = {"models": "model", "checkpoints": "checkpoint", "profiles": "profile"}
 
 
@@ -208,12 +208,12 @@ def _build(entry: Entry, choice: Choice, folder: Path, place: Place) -> Build:
 
 
 def _profile(name: str, folder: Path) -> Profile:
-    return load_profile(name if name in built_in() else str(_path(name, folder)))
+    return load_profile(str(_path(name, folder)) if name.endswith(".toml") else name)
 
 
 def _checkpoint(source: str, folder: Path) -> str:
     """A local one by its whole path, for it is located from elsewhere."""
-    return source if source.startswith(_SCHEMES) else str(_path(source, folder))
+    return str(_path(source, folder)) if is_local(source) else source
 
 
 def _path(name: str, folder: Path) -> Path:
@@ -291,15 +291,20 @@ def _only(path: Path, builds: list[Build], only: Collection[str]) -> list[Build]
 def _said(error: ValidationError) -> str:
     """Of several mistakes the first; alternatives of a type are one."""
     first = error.errors()[0]
+    unknown_key = first["type"] == "extra_forbidden"
     place = [part for part in first["loc"] if isinstance(part, int) or part in _KEYS]
+    if unknown_key:
+        place = list(first["loc"][:-1])
+    elif "variants" in place:
+        place = place[: place.index("variants") + 1]
     where = ".".join(str(part + 1) if isinstance(part, int) else part for part in place)
-    if first["type"] == "extra_forbidden":
+    if unknown_key:
         key, known = str(first["loc"][-1]), _keys_at(first["loc"])
         try:
             check_known("key", key, known, where=where)
         except ValueError as unknown:
             return str(unknown)
-    if where == "variants" or where.endswith(".variants") or "variants" in place:
+    if "variants" in place:
         return f"{where}: names of variants are wanted, or lists of names"
     if first["type"] == "missing":
         return f"{where} is missing"

@@ -114,7 +114,7 @@ def markdown(done: Sequence[Done], name: str) -> str:
         *rows_of(HEADER, rows),
         "",
     ]
-    for one in done:
+    for one in (one for one in done if one.code):
         job = one.build.job
         lines += [
             f"### {escape(one.build.name)}",
@@ -122,8 +122,8 @@ def markdown(done: Sequence[Done], name: str) -> str:
             escape(f"{job.model} from {text(public(job.checkpoint))}, profile {job.profile.name}: {one.verdict}"),
             "",
         ]
-        if one.error:
-            lines += [escape(text(redacted(one.error), 1000)), ""]
+        if said := one.error or one.published:
+            lines += [escape(text(redacted(said), 1000)), ""]
         open_ = [] if one.error else [gate for gate in all_gates(one.validation) if gate.outcome != PASS]
         if open_:
             cells = [[g.variant, g.metric, g.measured, g.between, g.wanted, g.outcome] for g in open_]

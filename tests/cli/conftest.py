@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 from command import Built, run
-from t3_command import build
-from t3_files import write_checkpoint
 
 
 @pytest.fixture
@@ -28,14 +26,6 @@ def alone(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Built:
     done = run(home, *moved.again(home / "out"))
     assert done.returncode == 0, (done.stdout, done.stderr)
     return replace(moved, stdout=done.stdout, stderr=done.stderr)
-
-
-@pytest.fixture(scope="session")
-def t3_built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """All variants of a tiny T3 checkpoint, built once from scratch."""
-    home = tmp_path_factory.mktemp("t3")
-    write_checkpoint(home / "checkpoint")
-    return build(home, home / "checkpoint", "--int8", "--int8-fast", "--int4", "--fp16")
 
 
 @pytest.fixture
