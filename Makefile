@@ -1,5 +1,6 @@
-# make demo    everything set up, then `jtts-export kokoro --int8` on a full-size seeded checkpoint
+# make demo    everything set up, then `jtts-export kokoro --int8` on the small checkpoint that comes along and speaks
 # make test    everything set up, then every test, with the real clients
+# make demo-voice  train that checkpoint anew (half a day of one core), and measure it: docs/demo-voice.md
 # make bench   regenerate docs/benchmarks.md and docs/defects.md (five hours, an otherwise idle machine)
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -7,7 +8,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo demo-voice test lint bench clean
 
 setup: $(VENV)/installed-dev
 
@@ -25,10 +26,22 @@ $(VENV)/installed-dev: $(VENV)/installed
 	touch $@
 
 demo: $(VENV)/installed
-	$(VENV)/bin/jtts-export kokoro --int8 --checkpoint random:0 --out demo
-	$(VENV)/bin/jtts-export say demo/kokoro "Nothing leaves that was not measured." -o demo/sample.wav
-	@echo "The release: demo/kokoro (README.md, validation.json, manifest.json); its voice: demo/sample.wav"
-	@echo "A seeded checkpoint makes noise of speech's shape; with real weights: --checkpoint hub:hexgrad/Kokoro-82M"
+	$(VENV)/bin/jtts-export kokoro --int8 --checkpoint demo --out release
+	$(VENV)/bin/jtts-export say release/kokoro "Nothing leaves that was not measured." -o release/sample.wav
+	@echo "The release: release/kokoro (README.md, validation.json, manifest.json); its voice: release/sample.wav"
+	@echo "What PyTorch, fp32 and int8 said, side by side: release/kokoro/report/index.html"
+
+VOICE := demo/out
+
+demo-voice: $(VENV)/installed
+	$(VENV)/bin/python -m demo.sentences
+	$(VENV)/bin/python -m demo.data $(VOICE)/data.npz
+	$(VENV)/bin/python -m demo.train $(VOICE)/data.npz $(VOICE)
+	$(VENV)/bin/python -m demo.phone_classifier $(VOICE)/data.npz $(VOICE)/phones.pt
+	$(VENV)/bin/python -m demo.export $(VOICE)
+	$(VENV)/bin/jtts-export kokoro --int8 --checkpoint demo --out $(VOICE)/release
+	$(VENV)/bin/python -m demo.evaluate $(VOICE)/data.npz $(VOICE)/phones.pt --release $(VOICE)/release/kokoro
+	$(VENV)/bin/python -m demo.pictures $(VOICE)/data.npz $(VOICE)/release/kokoro docs/demo-voice
 
 test: setup
 	bash scripts/setup_clients.sh
@@ -49,4 +62,4 @@ bench: setup
 	done
 
 clean:
-	rm -rf $(VENV) .venv-clients .venv-optimum tests/clients/node/node_modules demo release .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-clients .venv-optimum tests/clients/node/node_modules demo/out release .pytest_cache .mypy_cache .ruff_cache

@@ -57,7 +57,7 @@ def figures(
     """TITLES' figures, means over the utterances."""
 
     def spoken(wanted: Sequence[str], *forced: str) -> list[dict[str, np.ndarray]]:
-        return [taps(_inputs(u, voices), wanted, {name: _true(u)[name] for name in forced}) for u in utterances]
+        return [taps(kokoro_inputs(u, voices), wanted, {name: _true(u)[name] for name in forced}) for u in utterances]
 
     forced = spoken(["waveform"], "duration", "f0", "n")
     timed = spoken(["waveform", "f0"], "duration")
@@ -76,7 +76,8 @@ def figures(
     return {name: found[name] for name in TITLES}
 
 
-def _inputs(utterance: Utterance, voices: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def kokoro_inputs(utterance: Utterance, voices: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The network's, at speed 1."""
     style = voices[NAMES[utterance.voice]][len(utterance.ids) - 3]
     return {"input_ids": utterance.ids[None], "style": style, "speed": np.ones(1, np.float32)}
 
