@@ -21,7 +21,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 # The authors' code, that references are tested against; what these two ask for beyond is 5 GB and another torch.
 $(VENV)/installed-dev: $(VENV)/installed
-	$(PIP) install -e '.[phonemes,dev,coreml]'
+	$(PIP) install -e '.[phonemes,dev,coreml,cluster]'
 	$(PIP) install --no-deps kokoro==0.9.4 chatterbox-tts==0.1.7
 	touch $@
 
