@@ -110,11 +110,8 @@ class Trainer:
         signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
         while state.step < self.steps and not stopped:
             phase = next(p for p in PHASES if state.step < p.until * self.steps)
-            torch.manual_seed(state.step)
-            draw = np.random.default_rng(state.step)
-            for name, value in self._step(phase, draw).items():
+            for name, value in self.advance(phase).items():
                 sums.setdefault(name, []).append(value)
-            state.step += 1
             now = time.monotonic()
             if state.step % LOG_STEPS == 0:
                 figures = ", ".join(f"{name} {np.mean(values):.4f}" for name, values in sums.items())
@@ -129,6 +126,13 @@ class Trainer:
                 self.save()
                 saved = now
         self.save()
+
+    def advance(self, phase: Phase) -> dict[str, float]:
+        """One step, and its losses. What is drawn in it depends on its number alone."""
+        torch.manual_seed(self.state.step)
+        losses = self._step(phase, np.random.default_rng(self.state.step))
+        self.state.step += 1
+        return losses
 
     def _step(self, phase: Phase, draw: np.random.Generator) -> dict[str, float]:
         state = self.state
