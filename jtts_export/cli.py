@@ -16,7 +16,7 @@ from .errors import JttsError
 from .exporters.coreml.stage import DEFAULT_TARGET, TARGETS, Target
 from .exporters.graph import DEFAULT_OPSET, OPSETS
 from .models import MODELS
-from .models.source import choices
+from .models.source import DEMO, choices
 from .redact import redacted
 from .runtime.names import VARIANT_SUFFIX
 
@@ -42,7 +42,8 @@ def cli() -> None:
     """Export text-to-speech models to ONNX and int8; let nothing leave that was not measured and passed.
 
     \b
-    jtts-export kokoro --int8                        from the hub, to ./release/kokoro
+    jtts-export kokoro --int8 --checkpoint demo      a small voice that comes along, to ./release/kokoro
+    jtts-export kokoro --int8                        from the hub
     jtts-export speecht5 --int8                      the same for SpeechT5, with its vocoder
     jtts-export t3 --int8                            the same for T3, Chatterbox's language model
     jtts-export kokoro --int8 --checkpoint FOLDER    from the authors' files
@@ -74,6 +75,7 @@ def _read_sentences(path: Path | None) -> tuple[str, ...]:
 def _export(name: str, summary: str) -> None:
     """Add the command that exports one model."""
     choice = "with #FILE behind either to choose its weights, " if choices(MODELS[name].files) else ""
+    demo = f"{DEMO} (small; it speaks, and comes along), " if MODELS[name].demo else ""
     options = [
         *(click.option(f"--{v}", is_flag=True, help=f"Also {_VARIANTS[v]}.") for v in MODELS[name].variants),
         click.option(
@@ -81,7 +83,8 @@ def _export(name: str, summary: str) -> None:
         ),
         click.option(
             "--checkpoint",
-            help=f"hub:ORG/REPO[@REVISION], a local folder, {choice}or random:SEED.  [default: the official one]",
+            help=f"hub:ORG/REPO[@REVISION], a local folder, {choice}{demo}or random:SEED.  "
+            "[default: the official one]",
         ),
         click.option(
             "--out",
@@ -121,7 +124,7 @@ def _export(name: str, summary: str) -> None:
     command.__doc__ = f"{summary}: checkpoint to verified release, with every stage cached."
     for option in reversed(options):
         command = option(command)
-    example = f"jtts-export {name} --int8 --checkpoint random:0 --out release"
+    example = f"jtts-export {name} --int8 --checkpoint {DEMO if MODELS[name].demo else 'random:0'} --out release"
     cli.command(name=name, epilog=f"\b\nExample: {example}")(command)
 
 

@@ -19,7 +19,7 @@ class Info:
     files: patterns of the files that make a checkpoint, a tuple among them those of which it has one, best first (see
     source.locate); licence: SPDX id of the default checkpoint's;
     companions: files that its authors publish elsewhere; variants: those it can be made in, besides fp32;
-    example: a command that tries a release in its own folder.
+    example: a command that tries a release in its own folder; demo: whether the checkpoint of that name is one of it.
     """
 
     name: str
@@ -30,6 +30,7 @@ class Info:
     companions: tuple[Companion, ...] = ()
     variants: tuple[str, ...] = ("int8", "fp16")
     example: str = 'say . "Hello there." -o ../hello.wav'
+    demo: bool = False
 
     def load(self) -> Model:
         """The exporter. Imports torch."""
@@ -63,6 +64,7 @@ MODELS = {
             checkpoint="hub:hexgrad/Kokoro-82M",
             files=("config.json", "*.pth", "*.safetensors", "voices/*.pt", "voices/*.bin"),
             licence="Apache-2.0",
+            demo=True,
         ),
         Info(
             name="speecht5",
