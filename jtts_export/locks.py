@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from tempfile import gettempdir
 
 Waits = Callable[[], None]
 
@@ -60,7 +60,7 @@ def machine(alone: bool, waits: Waits = _silently) -> Iterator[None]:
 @contextmanager
 def _shared_file(name: str) -> Iterator[int]:
     """A file of the machine, of whichever user came first; the others may read it, which is enough to lock it."""
-    path = Path(tempfile.gettempdir()) / f"jtts-export-{name}.lock"
+    path = Path(gettempdir()) / f"jtts-export-{name}.lock"
     read = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
         file = os.open(path, read | os.O_CREAT, 0o644)

@@ -8,6 +8,12 @@ import pytest
 from command import PROFILE, Built, run
 
 
+@pytest.fixture(autouse=True)
+def own_machine(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No stage of a test waits for what somebody else builds on this machine."""
+    monkeypatch.setattr("jtts_export.locks.gettempdir", lambda: str(tmp_path_factory.getbasetemp()))
+
+
 @pytest.fixture(scope="session")
 def kokoro_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small Kokoro checkpoint in the authors' layout, for reading only."""

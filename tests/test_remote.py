@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from s3_server import serving
 
 from jtts_export.errors import BadInput, OutsideError
 from jtts_export.remote import Remote
@@ -26,9 +27,15 @@ def never(out: Path) -> None:
     raise AssertionError("what is in the store was made again")
 
 
-@pytest.fixture(params=["file", "memory"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return (tmp_path / "store").as_uri() if request.param == "file" else f"memory://{uuid.uuid4().hex}/store"
+@pytest.fixture(params=["file", "memory", "s3"])
+def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    if request.param == "s3":
+        with serving() as bucket:
+            for name, value in bucket.environment().items():
+                monkeypatch.setenv(name, value)
+            yield "s3://bucket/store"
+    else:
+        yield (tmp_path / "store").as_uri() if request.param == "file" else f"memory://{uuid.uuid4().hex}/store"
 
 
 def machine(tmp_path: Path, name: str, url: str) -> Store:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command import environment
 
 from jtts_export import store as store_module
 from jtts_export.errors import GateFailed, OutsideError
@@ -167,7 +168,8 @@ print(made.cached, (made.folder / "made").read_text(), flush=True)
 def one_more(root: Path, content: str) -> subprocess.Popen[str]:
     """A process that makes a stage as soon as it is sent a line."""
     command = [sys.executable, "-c", MAKE_ONE, str(root), content]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8")
+    env = environment(root.with_name(f"{root.name}-home"))
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", env=env)
 
 
 def said(process: subprocess.Popen[str]) -> str:
