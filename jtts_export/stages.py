@@ -304,11 +304,21 @@ class Stages:
         for folder in (exported, *made.values(), spread, *packed.values(), validated, reported):
             check(folder)
         parts = release_parts(exported, made, packed)
-        packages = _coreml_entry(packed)
         for folder in (validated, reported):
             parts |= {f"{REPORT}/{name}": path for name, path in _parts(folder / REPORT).items()}
+        spoken = card.languages(self.source.readme)
+        readme = card.render(validation, MODELS[self.name], self.licence, spoken, parts)
+        texts = {artifact.VALIDATION: text, "README.md": readme}
+        if packed:
+            texts[f"{COREML}/README.md"] = self.page(packed)
+        return artifact.write(out, parts, texts, self.manifest(exported, made, packed, validation)), validation
+
+    def manifest(
+        self, exported: Path, made: Mapping[str, Path], packed: Mapping[str, Path], validation: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """manifest.json but for its files."""
         recipes = {v: json.loads((f / RECIPE).read_text()) for v, f in made.items() if (f / RECIPE).exists()}
-        manifest = {
+        return {
             "schema_version": artifact.SCHEMA_VERSION,
             "tool_version": __version__,
             "tool": tool(),
@@ -320,16 +330,10 @@ class Stages:
             "profile": self.profile.model_dump(),
             "verdict": validation["verdict"],
             "variants": {v: {"files": list(validation["variants"][v]["files"]), **recipes.get(v, {})} for v in made},
-            "coreml": packages,
+            "coreml": _coreml_entry(packed),
             "versions": tool_versions(),
             "machine": artifact.machine(),
         }
-        spoken = card.languages(self.source.readme)
-        readme = card.render(validation, MODELS[self.name], self.licence, spoken, parts)
-        texts = {artifact.VALIDATION: text, "README.md": readme}
-        if packed:
-            texts[f"{COREML}/README.md"] = self.page(packed)
-        return artifact.write(out, parts, texts, manifest), validation
 
 
 def release_parts(exported: Path, made: Mapping[str, Path], packed: Mapping[str, Path]) -> dict[str, Path]:
