@@ -22,7 +22,7 @@ from .exporters.coreml.stage import Target
 from .locks import machine
 from .models import MODELS
 from .models.source import Source, locate
-from .profiles.schema import Profile, is_timed
+from .profiles.schema import Profile
 from .progress import Shows
 from .remote import Remote
 from .runtime.names import COREML, COREML_INT8
@@ -188,7 +188,7 @@ def steps(job: Job, source: Source, stages: Stages, on: Mapping[str, Any] | None
         "sentences": job.sentences,
         "machine": artifact.machine() if on is None else on,
     }
-    timed = any(is_timed(gate.metric) for v in (*graphs, *packages) for gate in profile.gates_for(job.model, v))
+    timed = profile.is_timed(job.model, (*graphs, *packages))
     needs = (EXPORT, SPREAD, *graphs.values(), *packages.values())
     return [*listed, Step(VALIDATE, measured, needs, validate, timed)]
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from . import artifact
 from .errors import CheckpointError
+from .locks import machine
 from .models import MODELS, Info
 from .models.source import Source, locate
 from .profiles.schema import Profile, check_schemes, load_profile
@@ -55,7 +57,9 @@ def revalidate(
         loaded = model.load(source)
         spread = spread_of(model, loaded, wanted.threads)
     subject = Subject(manifest.model, model, loaded, files, release, wanted, spread, sentences, packages)
-    with progress.stage("validate"):
+    timed = wanted.is_timed(manifest.model, (*files, *(manifest.coreml.get("variants") or ())))
+    busy = partial(progress.waits, "validate", "others are at work on this machine")
+    with machine(timed, busy), progress.stage("validate"):
         measured = validate(subject, progress.step, report and report / "samples")
     kept = ("schema_version", "tool_version", "model", "checkpoint")
     content = {key: built[key] for key in kept} | {

@@ -84,7 +84,7 @@ class Store:
 
     def find(self, name: str, inputs: Mapping[str, object]) -> Stage | None:
         """The result of a stage, if it is here already."""
-        key = key_of(_what(name, inputs))
+        key = key_of(what_of(name, inputs))
         folder = self._folder(name, key)
         return Stage(folder, key, cached=True) if _is_whole(folder) else None
 
@@ -102,7 +102,7 @@ class Store:
         One process makes it, and others that want it wait. alone: for what is timed, no stage of another process runs
         on this machine meanwhile. waits: told what for.
         """
-        what = _what(name, inputs)
+        what = what_of(name, inputs)
         key = key_of(what)
         folder = self._folder(name, key)
         held = partial(waits, "another process makes it")
@@ -182,7 +182,8 @@ class Store:
                     path.unlink()
 
 
-def _what(name: str, inputs: Mapping[str, object]) -> dict[str, object]:
+def what_of(name: str, inputs: Mapping[str, object]) -> dict[str, object]:
+    """All that a stage's result depends on."""
     return {"stage": name, "inputs": dict(inputs), "code": code_version(), "versions": tool_versions()}
 
 

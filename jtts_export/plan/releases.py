@@ -11,15 +11,14 @@ from jtts_export import artifact
 from jtts_export.errors import JttsError, OutsideError
 from jtts_export.pipeline import Job, Outcome, keys, locate_for
 from jtts_export.remote import Remote
-from jtts_export.store import Record, Store, code_version, record_of_files, tool_versions, writing
+from jtts_export.store import Record, Store, record_of_files, what_of, writing
 
 RELEASE = "release"
 
 
 def name_of(job: Job, store: Store) -> dict[str, Any]:
     """What a job's release is called in a store: all that it depends on, but the machine that it is measured on."""
-    made = keys(job, locate_for(job, store), {})
-    return {"stage": RELEASE, "inputs": made, "code": code_version(), "versions": tool_versions()}
+    return what_of(RELEASE, keys(job, locate_for(job, store), {}))
 
 
 def send(remote: Remote, name: dict[str, Any], outcome: Outcome) -> dict[str, Any]:

@@ -15,10 +15,9 @@ import sys
 import tempfile
 import threading
 import traceback
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -113,16 +112,15 @@ def main() -> None:
             events.write(json.dumps(dict(event)) + "\n")
 
     order = ORDER.validate_json(sys.stdin.readline())
-    threading.Thread(target=_go_with, args=(sys.stdin,), daemon=True).start()
+    threading.Thread(target=_go_with, args=(sys.stdin.fileno(),), daemon=True).start()
     result = carry_out(order, Teller(tell))
     tell({"event": "result", "result": RESULT.dump_python(result)})
 
 
-def _go_with(stdin: IO[str]) -> None:
+def _go_with(stdin: int) -> None:
     """End this process, and those that it started, where whoever ordered the task is gone."""
-    with suppress(OSError):
-        while stdin.read(1):
-            pass
+    while os.read(stdin, 1):
+        pass
     os.killpg(0, signal.SIGKILL)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -125,6 +125,10 @@ class Profile(BaseModel):
         common = {} if variant in (COREML, COREML_INT8) else variants.get(ALL, {})
         limits = {**common, **variants.get(variant, {})}
         return [parse_gate(metric, limit) for metric, limit in limits.items() if limit != OFF]
+
+    def is_timed(self, model: str, variants: Iterable[str]) -> bool:
+        """Whether a gate of one of these variants is of time."""
+        return any(is_timed(gate.metric) for variant in variants for gate in self.gates_for(model, variant))
 
     def variants_for(self, model: str, asked: Sequence[str]) -> tuple[str, ...]:
         """Those to make of a model beside fp32: what was asked for, or else the default ones that it has. Raises
