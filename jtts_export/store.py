@@ -280,10 +280,13 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def _alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and that nobody asked for its exit code does not."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except (PermissionError, OverflowError):
         return True
+    with suppress(OSError):  # not every system has it
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     return True
