@@ -25,13 +25,15 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import BadInput, GateFailed, OutsideError
-from .models.source import sha256_file
+from .models.source import first_line, sha256_file
 from .store import clean_dead, files_under, writing
 from .validate.gates import FAIL, INCONCLUSIVE, PASS
 
 SCHEMA_VERSION = 4
 MANIFEST, VALIDATION = "manifest.json", "validation.json"
-_UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}  # Unicode's categories: controls, halves of characters, separators of lines
+# Unicode's categories: controls, marks without a shape, halves of characters, separators of lines
+_UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+_JOINERS = "\u200c\u200d"  # of Cf, and without them some scripts cannot be written
 _ASIDE = {PASS: "", FAIL: ".failed", INCONCLUSIVE: ".inconclusive"}
 VERDICTS = tuple(_ASIDE)
 
@@ -118,7 +120,8 @@ def write(out: Path, parts: Mapping[str, Path], texts: Mapping[str, str], manife
             entries = {
                 name: {"sha256": sha256_file(path), "size": path.stat().st_size} for name, path in made.items()
             }
-            _check_measured(work, {name: str(entry["sha256"]) for name, entry in entries.items()})
+            validation = json.loads((work / VALIDATION).read_text(encoding="utf-8"))
+            _check_measured(validation, {name: str(entry["sha256"]) for name, entry in entries.items()})
             (work / MANIFEST).write_text(sealed({**manifest, "files": entries}), encoding="utf-8")
             _replace(work, target)
         finally:
@@ -177,8 +180,8 @@ def read(release: Path) -> tuple[Manifest, dict[str, Any]]:
         manifest = Manifest.model_validate_json(text)
         name = VALIDATION
         validation = json.loads((release / VALIDATION).read_text(encoding="utf-8"))
-    except (ValidationError, ValueError, OSError) as error:
-        raise OutsideError(f"{release}: {name} is damaged: {str(error).splitlines()[0]}") from error
+    except (ValueError, RecursionError, OSError) as error:
+        raise OutsideError(f"{release}: {name} is damaged: {_said(error)}") from error
     if manifest.seal and not _is_sealed(text, manifest.seal):
         raise GateFailed(f"{release}: {MANIFEST} is not what was written")
     if manifest.schema_version != SCHEMA_VERSION:
@@ -188,13 +191,26 @@ def read(release: Path) -> tuple[Manifest, dict[str, Any]]:
     for name in manifest.files:
         if not is_inside(name):
             raise OutsideError(f"{release}: {MANIFEST} names a file outside the release: {name!r}")
+    try:
+        _measured(validation)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise OutsideError(f"{release}: {VALIDATION} is damaged: it does not list what was measured") from error
     return manifest, validation
+
+
+def _said(error: Exception) -> str:
+    """In one line; of pydantic's, the first mistake."""
+    if not isinstance(error, ValidationError):
+        return first_line(error)
+    first = error.errors()[0]
+    return ": ".join([*filter(None, [".".join(map(str, first["loc"]))]), first["msg"]])
 
 
 def is_inside(name: str) -> bool:
     """Whether a name is the path of a file below some folder on every system: parts without `..`, backslashes, or
-    what ends or hides a line."""
-    plain = not any(unicodedata.category(char) in _UNPRINTABLE for char in name) and "\\" not in name
+    what ends, hides or reorders a line."""
+    odd = (char for char in name if unicodedata.category(char) in _UNPRINTABLE and char not in _JOINERS)
+    plain = not any(odd) and "\\" not in name
     path = PurePosixPath(name)
     return plain and path.as_posix() == name != "." and not path.is_absolute() and ".." not in path.parts
 
@@ -208,7 +224,7 @@ def verify(release: Path, sha256: Callable[[Path], str] = sha256_file) -> tuple[
     manifest, validation = read(release)
     with _reading(release):
         _check_listed(release, manifest, sha256)
-        _check_measured(release, {name: entry.sha256 for name, entry in manifest.files.items()})
+        _check_measured(validation, {name: entry.sha256 for name, entry in manifest.files.items()})
     return manifest, validation
 
 
@@ -278,15 +294,19 @@ def is_current(release: Path, validation: str, sha256: Callable[[Path], str] = s
         return False
 
 
-def _check_measured(folder: Path, made: Mapping[str, str]) -> None:
+def _measured(validation: Any) -> list[tuple[str, str]]:
+    """Names of graphs, and the sha256 that each had. Raises what Python does where it is not of that form."""
+    return [pair for variant in validation["variants"].values() for pair in variant["files"].items()]
+
+
+def _check_measured(validation: Mapping[str, Any], made: Mapping[str, str]) -> None:
     """Raises GateFailed where the graphs among the files of a release are not those that were measured. made: the
     sha256 of each file."""
-    validation = json.loads((folder / VALIDATION).read_text(encoding="utf-8"))
-    for variant in validation["variants"].values():
-        for name, sha256 in variant["files"].items():
-            if made.get(name) != sha256:
-                raise GateFailed(f"{name} is not the file that was measured; build again with --force")
-    loose = set(made).difference(*(variant["files"] for variant in validation["variants"].values()))
+    measured = _measured(validation)
+    for name, sha256 in measured:
+        if made.get(name) != sha256:
+            raise GateFailed(f"{name} is not the file that was measured; build again with --force")
+    loose = set(made).difference(name for name, _ in measured)
     if unmeasured := sorted(n for n in loose if n.endswith((".onnx", ".onnx_data")) or ".mlpackage/" in n):
         raise GateFailed(f"{unmeasured[0]} was never measured")
 

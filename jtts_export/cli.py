@@ -551,10 +551,16 @@ def main() -> None:
         click.echo("Aborted!", err=True)
         sys.exit(INTERRUPTED)
     except JttsError as error:
-        click.echo(f"jtts-export: {' '.join(redacted(str(error)).split())}", err=True)
+        click.echo(f"jtts-export: {_line(str(error))}", err=True)
         sys.exit(error.exit_code)
     except Exception as error:
         sys.exit(_bug(error))
+
+
+def _line(words: str) -> str:
+    """On one line, without tokens, and without what would do something to a terminal."""
+    line = " ".join(redacted(words).split())
+    return "".join(char if char.isprintable() else "\ufffd" for char in line)
 
 
 def _bug(error: Exception) -> int:
@@ -563,7 +569,7 @@ def _bug(error: Exception) -> int:
 
     with tempfile.NamedTemporaryFile("w", prefix="jtts-export-", suffix=".log", delete=False) as log:
         log.write(redacted("".join(traceback.format_exception(error))))
-    what = redacted(str(error).strip() or type(error).__name__).splitlines()[0]
+    what = _line((str(error).strip() or type(error).__name__).splitlines()[0])
     click.echo(f"jtts-export: a bug: {type(error).__name__}: {what}; traceback in {log.name}", err=True)
     return 1
 

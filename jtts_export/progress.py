@@ -9,6 +9,7 @@ from typing import Protocol
 
 from rich import progress
 from rich.console import Console
+from rich.markup import escape
 
 
 class Shows(Protocol):
@@ -58,9 +59,9 @@ class Progress:
         """What the present stage is doing."""
         if self.console.is_terminal:
             for task in self._live.task_ids:
-                self._live.update(task, description=f"{self._stage}  [dim]{text}")
+                self._live.update(task, description=f"{self._stage}  [dim]{escape(text)}")
         else:
-            self.console.print(f"  {self._stage}: {text}")
+            self.console.print(f"  {self._stage}: {text}", markup=False)
 
     def cached(self, name: str) -> None:
         """A stage whose result was there already."""

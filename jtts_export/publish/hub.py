@@ -105,7 +105,7 @@ class Hub:
                 raise NoBranch(f"there is no branch {revision}") from None
             if not info.sha:
                 raise OutsideError(f"there is no commit on {revision}")
-            return Head(info.sha, bool(info.private))
+            return Head(text(info.sha), bool(info.private))
 
         return self._ask("asking for the repository", once)
 
@@ -202,7 +202,7 @@ class Hub:
                     create_pr=pull_request,
                     parent_commit=parent,
                 )
-                return made.oid, made.pr_url or ""
+                return text(made.oid), text(redacted(made.pr_url or ""))
         except Exception as error:
             if trouble := within(error, Trouble):
                 raise trouble from None
@@ -352,7 +352,7 @@ class _Client(httpx2.Client):
         silence = min(SILENCE_S, limit_s)
         timeout = httpx2.Timeout(silence, connect=min(CONNECT_S, limit_s))
         super().__init__(verify=_certificates(), follow_redirects=True, timeout=timeout)
-        self._origin, self._has_token = _origin(httpx2.URL(endpoint)), has_token
+        self._endpoint, self._origin, self._has_token = endpoint, _origin(httpx2.URL(endpoint)), has_token
 
     def send(self, request: httpx2.Request, **given: Any) -> httpx2.Response:
         if _origin(request.url) != self._origin:
@@ -361,7 +361,8 @@ class _Client(httpx2.Client):
         try:
             response = super().send(request, **given)
         except (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError) as error:
-            raise OutsideError(f"{request.url.copy_with(path='/')} is not the address of a hub: {error}") from None
+            address = self._endpoint if _origin(request.url) == self._origin else f"https://{request.url.host}"
+            raise OutsideError(redacted(f"{text(address)} is not the address of a hub: {error}")) from None
         except httpx2.TransportError as error:
             raise _trouble(error) from None
         status = response.status_code
@@ -377,6 +378,8 @@ class _Client(httpx2.Client):
     def _refuse(self, response: httpx2.Response) -> None:
         said = text(redacted(response.headers.get("X-Error-Message") or ""))
         reason = f" ({response.status_code}{': ' if said else ''}{said})"
+        if _origin(response.url) != self._origin:
+            raise Refused(f"the store of large files, which sees no token, refuses this{reason}: publish again")
         if not self._has_token:
             raise Refused(f"the hub shows this to nobody without a token{reason}: set HF_TOKEN, or `hf auth login`")
         if response.status_code == 401:

@@ -32,7 +32,8 @@ class Passed:
     @property
     def title(self) -> str:
         """Of the commit: one line that no other release has."""
-        return f"{self.manifest.model}: {', '.join(self.manifest.variants)} from {self._source} ({self.name})"
+        variants = text(", ".join(self.manifest.variants))
+        return f"{self.manifest.model}: {variants} from {self._source} ({self.name})"
 
     @property
     def description(self) -> str:

@@ -13,6 +13,7 @@ from jtts_export.artifact import MANIFEST
 from jtts_export.errors import BadInput, GateFailed, OutsideError
 from jtts_export.models.source import first_line
 from jtts_export.progress import Progress
+from jtts_export.report.facts import text
 
 from .files import Verified
 from .local import Passed, check
@@ -27,8 +28,9 @@ TIMEOUT_S = 600.0
 THREADS = 4  # files that are on their way at a time
 SHOWN = 1_000_000  # bytes whose upload takes long enough to be watched
 MOST_DOWNLOADS = 3  # of a file whose content is wrong
-_REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_BRANCH = re.compile(r"[A-Za-z0-9][\w./-]*")
+_PART = r"[A-Za-z0-9](?:[\w.-]*\w)?"
+_REPO = re.compile(f"{_PART}/{_PART}", re.ASCII)
+_BRANCH = re.compile(rf"{_PART}(?:/\w(?:[\w.-]*\w)?)*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Publication:
     hub: Hub
     progress: Progress
     proposed: bool  # as a pull request
-    said: str = "nothing was sent"
+    said: str = "no file was sent"
 
     @property
     def contents(self) -> list[Verified]:
@@ -211,8 +213,6 @@ def _head(p: Publication, private: bool | None) -> Head:
     """The branch's last commit, of a repository and a branch that are made if they are missing."""
     from .hub import NoBranch
 
-    if p.passed.folder:
-        p.progress.step(f"{MANIFEST} names the folder {p.passed.folder}, which will be seen with it")
     try:
         head = p.hub.head()
     except NoBranch:
@@ -232,6 +232,9 @@ def _head(p: Publication, private: bool | None) -> Head:
 
 
 def _tell_public(p: Publication, head: Head | None, private: bool | None) -> None:
+    """What will be seen, and by whom, if that may be unexpected."""
+    if p.passed.folder:
+        p.progress.step(f"{MANIFEST} names the folder {text(p.passed.folder)}, which will be seen with it")
     if head is not None and private is not None and head.private != private:
         there, asked = ("private", "public") if head.private else ("public", "private")
         p.progress.step(f"{p.hub.repo} is {there} and stays so; its settings on the hub make it {asked}")
@@ -248,7 +251,11 @@ def _left(p: Publication, head: Head | None, tree: Tree) -> set[str]:
 def _upload(p: Publication, changed: Sequence[Operation]) -> None:
     files = [p.passed.files[operation.name] for operation in changed if operation.kind != "delete"]
     with p.progress.stage("upload"):
-        p.hub.upload(files, p.proposed, _meter(p, files))
+        try:
+            p.hub.upload(files, p.proposed, _meter(p, files))
+        except BaseException:  # Ctrl-C too: what other threads have begun would go on to its end
+            p.hub.patience.end()
+            raise
 
 
 def _meter(p: Publication, files: Sequence[Verified]) -> Callable[[int], None]:

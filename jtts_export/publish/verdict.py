@@ -10,9 +10,12 @@ from jtts_export.errors import GateFailed
 from jtts_export.models import MODELS
 from jtts_export.profiles.gates import Gate
 from jtts_export.profiles.schema import Profile, built_in, load_profile
+from jtts_export.report.facts import real, text
 from jtts_export.validate.gates import PASS, judge
 
 NAMED = 3  # a message names as many, and counts the rest
+MOST_WORDS = 200  # characters of an error
+CHECKPOINT = ("source", "revision", "sha256")
 TARGET = ("runtime", "provider", "runtime_version", "threads", "schemes")
 
 
@@ -25,8 +28,9 @@ def check_passed(manifest: Manifest, validation: Mapping[str, Any], asked: str |
     wanted = load_profile(asked) if asked else None
     try:
         _check(manifest, validation, wanted)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise GateFailed(f"validation.json is not of the form that is written here: {error!r:.200}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        said = text(repr(error), MOST_WORDS)
+        raise GateFailed(f"validation.json is not of the form that is written here: {said}") from error
 
 
 def _check(manifest: Manifest, validation: Mapping[str, Any], wanted: Profile | None) -> None:
@@ -39,7 +43,7 @@ def _check(manifest: Manifest, validation: Mapping[str, Any], wanted: Profile | 
         "schema_version": (validation["schema_version"], SCHEMA_VERSION),
         "model": (validation["model"], manifest.model),
         "profile": (validation["profile"], manifest.profile),
-        "checkpoint": (validation["checkpoint"]["sha256"], manifest.checkpoint["sha256"]),
+        "checkpoint": tuple([c[key] for key in CHECKPOINT] for c in (validation["checkpoint"], manifest.checkpoint)),
     }
     for what, (found, expected) in same.items():
         if found != expected:
@@ -74,8 +78,6 @@ def _check_profile(model: str, variants: list[str], recorded: Profile, wanted: P
 
 def _check_variant(name: str, variant: Mapping[str, Any], gates: list[Gate]) -> None:
     """Raises GateFailed where a variant does not pass by its own figures, or its rows are not these gates'."""
-    from jtts_export.report.facts import real
-
     if variant.get("error"):
         raise GateFailed(f"{name} does not run")
     metrics = {metric: real(value) for metric, value in variant["metrics"].items()}
@@ -91,7 +93,7 @@ def _check_variant(name: str, variant: Mapping[str, Any], gates: list[Gate]) -> 
         raise GateFailed(f"{name} does not pass: {_names(failing) or 'no gate in the profile'}")
     open_ = [row["metric"] for row in variant["gates"] if row["outcome"] != PASS or row["passed"] is not True]
     if open_ or variant["verdict"] != PASS:
-        raise GateFailed(f"{name} was not judged to pass: {_names(open_) or variant['verdict']}")
+        raise GateFailed(f"{name} was not judged to pass: {_names(open_ or [variant['verdict']])}")
 
 
 def _ends(interval: list[Any]) -> tuple[float, float]:
@@ -104,6 +106,6 @@ def _holds(gate: Gate, judged: Mapping[str, Any]) -> bool:
 
 
 def _names(found: Any) -> str:
-    names = sorted(map(str, found)) if not isinstance(found, list) else found
+    names = [text(name) for name in (found if isinstance(found, list) else sorted(map(str, found)))]
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more

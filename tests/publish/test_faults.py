@@ -181,6 +181,22 @@ def test_a_refusal_is_told_at_once(place: Place, empty: bool, name: str, capsys:
         assert place.is_done, (number, request)
 
 
+def test_a_store_that_refuses_is_not_laid_on_the_token(place: Place) -> None:
+    for method in ("PUT", "GET"):
+        place.renew(True)
+        refuses = method, "/store/"
+
+        def planted(request: Request, refuses: tuple[str, str] = refuses) -> Fault | None:
+            return Fault("status", 403) if str(request).startswith(" ".join(refuses)) else None
+
+        place.hub.fault = planted
+        with pytest.raises(
+            OutsideError, match=r"the store of large files, which sees no token, refuses this \(403\)"
+        ):
+            put(place.release, Waits())
+        assert place.is_untouched or place.is_committed
+
+
 def test_two_faults_in_a_row(place: Place) -> None:
     """A lost answer, and a hub that is busy when it is asked what became of it."""
     for number in range(len(requests_of(place, False))):

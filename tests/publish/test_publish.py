@@ -451,7 +451,7 @@ def test_a_token_that_the_hub_does_not_know(
     hub: Hub, made: Path, waits: Waits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_unknown")
-    with pytest.raises(OutsideError, match=r"does not accept the token \(401.*HF_TOKEN.*nothing was sent"):
+    with pytest.raises(OutsideError, match=r"does not accept the token \(401.*HF_TOKEN.*no file was sent"):
         put(made, waits)
     assert hub.repositories == {}
     assert waits.pauses == []
@@ -494,10 +494,48 @@ def test_a_local_folder_in_the_manifest_is_told(
     def local(content: dict[str, Any]) -> None:
         content["checkpoint"]["source"] = "/home/somebody/Kokoro-82M"
 
-    put(write(tmp_path / "out", change=local, alter=local), waits)
-    assert "names the folder /home/somebody/Kokoro-82M" in " ".join(capsys.readouterr().err.split())
+    release = write(tmp_path / "out", change=local, alter=local)
+    for dry_run in (True, False):
+        put(release, waits, dry_run=dry_run)
+        assert "names the folder /home/somebody/Kokoro-82M" in " ".join(capsys.readouterr().err.split())
     assert "from Kokoro-82M (" in head(hub).title
     assert "/home/somebody" not in head(hub).title + head(hub).message
+
+
+def test_a_folder_is_told_as_it_is_named(
+    hub: Hub, tmp_path: Path, waits: Waits, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever its name would mean to a terminal, or to what prints on one."""
+
+    def local(content: dict[str, Any]) -> None:
+        content["checkpoint"]["source"] = "/home/[old]/[/x]/\x1b[31mk"
+
+    put(write(tmp_path / "out", change=local, alter=local), waits)
+    assert "the folder /home/[old]/[/x]/\ufffd[31mk," in " ".join(capsys.readouterr().err.split())
+
+
+def test_ctrl_c_breaks_off_what_other_threads_send(
+    hub: Hub, made: Path, waits: Waits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("huggingface_hub.HfApi.preupload_lfs_files", stopped)
+    patience = waits.patience()
+    with pytest.raises(KeyboardInterrupt):
+        publish(made, REPO, patience=patience)
+    with pytest.raises(OutsideError, match="broken off"):
+        patience.pace(1)()
+
+
+@pytest.mark.parametrize("address", ["nowhere", "ftp://me:secret@nowhere"])
+def test_an_address_that_is_no_hubs(
+    hub: Hub, made: Path, waits: Waits, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+    with pytest.raises(OutsideError, match=r"^\S+ is not the address of a hub: .*no file was sent") as caught:
+        put(made, waits)
+    assert str(caught.value).startswith(address.replace("me:secret", "***"))
 
 
 def test_the_environments_token_is_the_one_that_is_sent(hub: Hub, made: Path, waits: Waits) -> None:

@@ -105,7 +105,19 @@ def test_a_snapshot_in_the_hubs_cache_is_links(hub: Hub, release: Path, tmp_path
 
 
 @pytest.mark.parametrize(
-    "name", ["../escape", "onnx/../../escape", "/etc/passwd", "onnx\\escape", "a\nb", "a\x1b[2K", "a\x00b", "./x", ""]
+    "name",
+    [
+        "../escape",
+        "onnx/../../escape",
+        "/etc/passwd",
+        "onnx\\escape",
+        "a\nb",
+        "a\x1b[2K",
+        "a\x00b",
+        "a\u202eb",
+        "./x",
+        "",
+    ],
 )
 def test_a_name_that_leads_elsewhere_or_hides(hub: Hub, release: Path, name: str) -> None:
     reseal(release, lambda manifest: manifest["files"].update({name: {"sha256": "0" * 64, "size": 1}}))
@@ -124,7 +136,24 @@ def test_another_form_and_no_form(hub: Hub, release: Path) -> None:
     reseal(release, lambda manifest: manifest.update(schema_version=manifest["schema_version"] - 1))
     assert_refused(hub, release, "in a form unknown here")
     (release / MANIFEST).write_text("{}")
-    assert_refused(hub, release, "damaged")
+    assert_refused(hub, release, r"manifest\.json is damaged: schema_version: Field required")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{}",
+        "[]",
+        '{"variants": []}',
+        '{"variants": {"fp32": {}}}',
+        '{"variants": {"fp32": {"files": 1}}}',
+        "[" * 10**5,
+    ],
+)
+def test_a_validation_of_no_form(hub: Hub, release: Path, text: str) -> None:
+    (release / VALIDATION).write_text(text)
+    enter(release, VALIDATION)
+    assert_refused(hub, release, r"validation\.json is damaged")
 
 
 def test_no_release_at_all(hub: Hub, tmp_path: Path) -> None:
@@ -169,9 +198,12 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "does not run": (lambda v: v["variants"]["int8"].update(error="RuntimeError"), "int8 does not run"),
     "of another model": (lambda v: v.update(model="t3"), "of another model"),
     "of another checkpoint": (lambda v: v["checkpoint"].update(sha256="cd" * 32), "of another checkpoint"),
+    "of another source": (lambda v: v["checkpoint"].update(source="hub:org/other"), "of another checkpoint"),
     "of another profile": (lambda v: v["profile"].update(threads=9), "of another profile"),
     "of another form": (lambda v: v.update(schema_version=1), "of another schema_version"),
     "no metrics": (lambda v: v["variants"]["int8"].pop("metrics"), "not of the form"),
+    "a limit that no float holds": (lambda v: rows(v)[1].update(limit=10**400), "not of the form"),
+    "a row that is hidden": (lambda v: rows(v)[1].update(metric="\x1b[2K"), "gates of int8 .*: \ufffd.2K, parity"),
     "rows of nothing": (lambda v: v["variants"]["int8"].update(gates=[None]), "not of the form"),
     "interval of nothing": (lambda v: rows(v)[1].update(interval=["x"]), "not of the form"),
 }
@@ -256,7 +288,11 @@ def test_a_profile_without_gates(hub: Hub, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "repo", ["tiny", "org/tiny/more", "org/", "/tiny", "org/ti ny", "../tiny", "org/a--b", "org/..", "org/x.git", ""]
+    "repo",
+    [
+        *("tiny", "org/tiny/more", "org/", "/tiny", "org/ti ny", "../tiny", "org/a--b", "org/..", "org/x.git", ""),
+        *("org/tiny.", "org/tiny-", "org./tiny", "org/tin\xfd"),
+    ],
 )
 def test_names_that_no_repository_has(hub: Hub, made: Path, repo: str) -> None:
     with pytest.raises(BadInput, match="is not the name of a repository"):
@@ -264,7 +300,7 @@ def test_names_that_no_repository_has(hub: Hub, made: Path, repo: str) -> None:
     assert hub.requests == []
 
 
-@pytest.mark.parametrize("branch", ["refs/pr/1", "a..b", "", "-x", "a b"])
+@pytest.mark.parametrize("branch", ["refs/pr/1", "a..b", "", "-x", "a b", "a/", "a//b", "a.", "a/.b"])
 def test_names_that_no_branch_has(hub: Hub, made: Path, branch: str) -> None:
     with pytest.raises(BadInput, match="is not the name of a branch"):
         publish(made, REPO, revision=branch)
@@ -280,6 +316,13 @@ def test_the_command_says_so_in_one_line(hub: Hub, release: Path, tmp_path: Path
     assert call(tmp_path, "publish", tmp_path, "--repo", REPO).returncode == 4
     assert call(tmp_path, "publish", release, "--repo", "tiny").returncode == 2
     assert hub.requests == []
+
+
+def test_a_file_that_is_named_to_rewrite_the_terminal(hub: Hub, release: Path, tmp_path: Path) -> None:
+    (release / "a\b\x07\u202eb\nc").write_text("x")
+    done = call(tmp_path, "publish", release, "--repo", REPO)
+    assert done.returncode == 3
+    assert done.stderr.splitlines()[-1].endswith(": a\ufffd\ufffd\ufffdb c is not in manifest.json")
 
 
 def test_a_manifest_without_its_seal(hub: Hub, release: Path) -> None:
