@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -33,7 +32,7 @@ def _taken(path: Path, waits: Waits) -> int:
     while True:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         try:
-            _lock(lock, fcntl.LOCK_EX, waits)
+            _lock(lock, True, waits)
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(lock), path.stat()):
                     return lock
@@ -50,10 +49,10 @@ def machine(alone: bool, waits: Waits = _silently) -> Iterator[None]:
     Who would be alone waits for those at work, and keeps those who come later from beginning before it.
     """
     waits = cache(waits)  # told once
-    with _shared_file("turn") as turn, _shared_file("work") as work:
-        _lock(turn, fcntl.LOCK_EX, waits)
-        _lock(work, fcntl.LOCK_EX if alone else fcntl.LOCK_SH, waits)
-        _lock(turn, fcntl.LOCK_UN, waits)
+    with _shared_file("work") as work:
+        with _shared_file("turn") as turn:
+            _lock(turn, True, waits)
+            _lock(work, alone, waits)
         yield
 
 
@@ -72,7 +71,10 @@ def _shared_file(name: str) -> Iterator[int]:
         os.close(file)
 
 
-def _lock(file: int, how: int, waits: Waits) -> None:
+def _lock(file: int, alone: bool, waits: Waits) -> None:
+    import fcntl  # not every system has it; where it is missing, nothing is built
+
+    how = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
     try:
         fcntl.flock(file, how | fcntl.LOCK_NB)
     except BlockingIOError:

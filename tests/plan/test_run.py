@@ -25,12 +25,14 @@ from command import (
     run,
     start,
 )
+from hub.server import Fault, Hub, serve
 from plan_files import POISON, build_table, events, on_path, poison
 
 from jtts_export.locks import exclusive
 from jtts_export.store import Store
 
 TIMED = PROFILE.replace("[gates.kokoro.int8]", '[gates.kokoro.int8]\nrtf_warm_p50 = "<= 1e9"')
+TOKEN = "hf_" + "PlanToken" * 3
 SHARED = {"export", "spread", "optimize"}
 
 
@@ -238,3 +240,31 @@ def test_the_table_says_why(built: Built, tmp_path: Path) -> None:
 def test_what_cannot_be_is_refused_before_any_work(built: Built, tmp_path: Path, more: list[str], named: str) -> None:
     plan = write_plan(tmp_path, build_table("none", built, ["int8"], tmp_path / "none"))
     assert_refused(build(tmp_path, plan, *more), 2, named)
+
+
+def test_what_passed_and_has_a_repo_is_published_and_nothing_else(home: Path, built: Built, tmp_path: Path) -> None:
+    tables = [
+        build_table("int8", built, ["int8"]) + 'repo = "me/{name}-{model}"\n',
+        build_table("impossible", replace(built, profile=home / "impossible.toml"), ["int8"])
+        + 'repo = "me/failed"\n',
+    ]
+    (home / "publish.toml").write_text(f'[defaults]\nsentences = "{brief(home)[-1]}"\n\n' + "\n".join(tables))
+    with serve(Hub(tmp_path / "hub", writers=(TOKEN,))) as hub:
+        env = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN}
+        log = tmp_path / "log.jsonl"
+        done = build(home, "publish.toml", "--publish", "--json", "--log", str(log), env=env)
+        assert done.returncode == 3, done.stderr
+        assert list(hub.repositories) == ["me/int8-kokoro"]
+        there = {name: blob.read() for name, blob in hub.repositories["me/int8-kokoro"].head.tree.items()}
+        release = home / "release" / "int8" / "kokoro"
+        files = {p.relative_to(release).as_posix(): p.read_bytes() for p in release.rglob("*") if p.is_file()}
+        assert {name: there[name] for name in files} == files
+        assert found(done)["int8"]["published"].startswith("published: me/int8-kokoro@main, commit ")
+        assert found(done)["impossible"]["published"] is None
+        hub.fault = lambda request: Fault("status", 403)
+        again = build(home, "publish.toml", "--publish", "--json", "--only", "int8", "--log", str(log), env=env)
+        assert again.returncode == 4, again.stderr
+        assert found(again)["int8"]["verdict"] == "pass"
+        assert found(again)["int8"]["published"].startswith("not published: ")
+    assert [e["event"] for e in events(log) if "publish" in e["event"]] == ["published", "publish_failed"]
+    assert not any(TOKEN in text for text in (done.stdout, done.stderr, again.stdout, again.stderr, log.read_text()))
