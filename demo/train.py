@@ -32,7 +32,7 @@ from .network import network, noise, trainable
 RATE, LAST_RATE, BETAS, CLIP, WARM_UP = 1.5e-3, 4.5e-5, (0.8, 0.99), 10.0, 200
 AVERAGE = 0.998  # of the weights that are kept, per step
 SAVE_SECONDS, LOG_STEPS, CHECK_STEPS, CHECKED = 120, 100, 1000, 12
-TEXTS = 2  # utterances a step that the predictor learns from
+TEXTS = 1  # utterances a step that the predictor learns from
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Phase:
     predicted: float
 
 
-PHASES = (Phase(0.25, 2, 48, 0.0), Phase(0.55, 2, 96, 0.0), Phase(0.80, 2, 96, 0.4), Phase(1.00, 1, 192, 0.5))
+PHASES = (Phase(0.30, 2, 48, 0.0), Phase(0.60, 2, 96, 0.0), Phase(0.85, 1, 96, 0.4), Phase(1.00, 1, 144, 0.5))
 
 
 @dataclass
