@@ -355,6 +355,9 @@ def inspect(release: Path, layers: bool, as_json: bool) -> None:
     for variant, made in manifest.variants.items():
         for line in (*card.scheme_lines(variant, made), *card.ladder_lines(variant, made)):
             click.echo(line)
+    tool = manifest.tool
+    commit = f", commit {tool['commit'][:12]}{' with changes' if tool['dirty'] else ''}" if tool.get("commit") else ""
+    click.echo(f"made by jtts-export {manifest.tool_version}{commit}; the checkpoint's licence: {manifest.licence}")
     click.echo(f"verdict: {manifest.verdict}; {len(manifest.files)} files, checksums verified")
 
 

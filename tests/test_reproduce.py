@@ -19,7 +19,7 @@ from jtts_export import artifact
 from jtts_export.artifact import VALIDATION, verify
 from jtts_export.exporters.coreml.build import SCHEMES
 from jtts_export.models import MODELS
-from jtts_export.models.source import locate
+from jtts_export.models.source import locate, sha256_of_all
 from jtts_export.profiles.schema import load_profile
 from jtts_export.quantize import build
 from jtts_export.quantize.calibration import read, write
@@ -60,6 +60,20 @@ def assert_same(found: Mapping[str, tuple[str, str]], release: Path) -> None:
     assert {name for name, (result, _) in found.items() if result == "not compared"} == {
         name for name in measured if not name.endswith("/")
     }
+
+
+def test_a_manifest_names_every_file_of_the_checkpoint_what_was_found_and_the_tool(built: Built) -> None:
+    manifest = verify(built.release)[0]
+    entries = {name: (entry.sha256, entry.size) for name, entry in manifest.checkpoint_files.items()}
+    given = {name: built.checkpoint / name for name in contents(built.checkpoint) if not name.endswith("/")}
+    assert entries == {name: (sha256(path), path.stat().st_size) for name, path in given.items()}
+    assert manifest.checkpoint["sha256"] == sha256_of_all({name: value for name, (value, _) in entries.items()})
+    assert manifest.checkpoint["seeded_sha256"] is None
+    assert manifest.licence == "NOASSERTION"  # there is no README beside it
+    assert manifest.variants["int8"]["calibration"] == CALIBRATION
+    assert "calibration" not in manifest.variants["fp16"]
+    assert set(manifest.tool) == {"version", "code", "commit", "dirty"}
+    assert len(manifest.tool["code"]) == 64
 
 
 def test_speecht5_comes_out_the_same(speecht5_built: Built, tmp_path: Path) -> None:

@@ -37,15 +37,16 @@ class Calibration:
         return Calibration(convs, self.reach)
 
     def fits(self, other: Calibration) -> bool:
-        """Whether it is of the same weights and buffers, in the same shapes."""
-        return _shapes(self) == _shapes(other)
+        """Whether it is of the same weights and buffers, in the same shapes, with every lead that the other has."""
+        led = (name for name, ranges in other.convs.items() if ranges.lead)
+        return _shapes(self) == _shapes(other) and all(self.convs[name].lead for name in led)
 
     def __bool__(self) -> bool:
         return bool(self.convs or self.reach)
 
 
 def _shapes(calibration: Calibration) -> dict[str, object]:
-    convs = {n: ([getattr(r, p).shape for p in _ARRAYS], r.lead is None) for n, r in calibration.convs.items()}
+    convs = {n: [getattr(r, part).shape for part in _ARRAYS] for n, r in calibration.convs.items()}
     return {**convs, **{f"{n}/{_REACH}": value.shape for n, value in calibration.reach.items()}}
 
 
