@@ -116,7 +116,8 @@ class Store:
                 with machine(alone, busy):
                     self._make(folder, what, build)
                 if self.remote:
-                    self.remote.keep(name, record_of(folder), folder)
+                    with machine(alone=False, waits=busy):
+                        self.remote.keep(name, record_of(folder), folder)
         return Stage(folder, key, cached=False)
 
     def _folder(self, name: str, key: str) -> Path:

@@ -61,10 +61,9 @@ def survived(plan: Path, two: Cluster) -> list[dict[str, Any]]:
     process = start(two.home, *LOCAL, str(plan), *where)
     killed = False
     assert process.stderr is not None
-    for line in process.stderr:
+    for _ in process.stderr:
         begun = [e for e in events(log) if e["event"] == "stage_started" and e["stage"] == KILLED_IN]
         if not killed and (at_work := [e["worker"] for e in begun if e.get("build") == "kokoro-int8"]):
-            assert "loading" in line
             os.kill(pids[at_work[0]], signal.SIGKILL)
             killed = True
     process.communicate(timeout=LIMIT_S)
