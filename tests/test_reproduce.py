@@ -17,7 +17,10 @@ from t3_files import write_checkpoint
 
 from jtts_export import artifact
 from jtts_export.artifact import VALIDATION, verify
+from jtts_export.exporters import t3
 from jtts_export.exporters.coreml.build import SCHEMES
+from jtts_export.exporters.coreml.stage import Stage, Target
+from jtts_export.exporters.model import Loaded
 from jtts_export.models import MODELS
 from jtts_export.models.source import locate, sha256_of_all
 from jtts_export.profiles.schema import load_profile
@@ -222,12 +225,26 @@ def test_what_is_no_release_is_refused(tmp_path: Path) -> None:
 
 # CoreML
 
+HELD = {"conditioning": "linear8", "embed": "fp16"}
 
-@pytest.fixture(scope="module")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of T3's stages those that are converted in a second each."""
+    coreml = t3.MODEL.coreml
+    assert coreml is not None
+
+    def stages(loaded: Loaded, target: Target) -> list[Stage]:
+        return [stage for stage in coreml.stages(loaded, target) if stage.name in HELD]
+
+    monkeypatch.setattr(t3, "MODEL", replace(t3.MODEL, coreml=replace(coreml, stages=stages)))
+
+
+@pytest.fixture
+def packages(small: None, tmp_path: Path) -> Path:
     """A release of T3's packages, written as the pipeline writes one but for what it measures."""
     pytest.importorskip("coremltools")
-    home = tmp_path_factory.mktemp("packages")
+    home = tmp_path / "packages"
     write_checkpoint(home / "checkpoint")
     info = MODELS["t3"]
     source = locate(str(home / "checkpoint"), info.files, info.companions)
@@ -239,9 +256,8 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     stages.export(export)
     stages.optimize(export, optimized)
     stages.coreml("iOS18", plain)
-    held = {"conditioning": "fp16", "embed": "linear8", "language_model": "block8-64"}
-    stages.coreml_requantize("iOS18", held, plain, light)
-    (light / SCHEMES).write_text(json.dumps({stage: {"scheme": scheme} for stage, scheme in held.items()}))
+    stages.coreml_requantize("iOS18", HELD, plain, light)
+    (light / SCHEMES).write_text(json.dumps({stage: {"scheme": scheme} for stage, scheme in HELD.items()}))
     packed = {COREML: plain, COREML_INT8: light}
     parts = release_parts(export, {"fp32": optimized}, packed)
     of = {"fp32": "onnx/", COREML: f"{COREML}/", COREML_INT8: f"{COREML_INT8}/"}
@@ -253,15 +269,14 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_packages_come_out_the_same_but_for_a_weight_that_is_named(packages: Path, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(packages, tmp_path / "t3"))
     name = f"{COREML}/conditioning.mlpackage/Data/com.apple.CoreML/weights/weight.bin"
-    changed(copy / name, lambda data: data.__setitem__(-3, data[-3] ^ 4))
-    measured_anew(copy)
-    found = reproduced(tmp_path, copy, code=REFUSED)
+    changed(packages / name, lambda data: data.__setitem__(-3, data[-3] ^ 4))
+    measured_anew(packages)
+    found = reproduced(tmp_path, packages, code=REFUSED)
     result, where = found.pop(name)
     assert result == "differs"
     assert where.startswith("function main: tensor '")
-    others = {n for n in verify(copy)[0].files if n not in (name, VALIDATION)}
+    others = {n for n in verify(packages)[0].files if n not in (name, VALIDATION)}
     assert any(n.startswith(f"{COREML_INT8}/") for n in others)
     assert found == {**dict.fromkeys(others, ("same", "")), VALIDATION: ("not compared", "what was measured")}
 
