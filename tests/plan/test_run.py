@@ -206,7 +206,7 @@ def test_a_killed_plan_takes_its_processes_along_and_leaves_the_stage_to_the_nex
         until = time.monotonic() + LIMIT_S
         while list((tmp_path / "cache").glob("tmp-*")) and time.monotonic() < until:
             Store(tmp_path / "cache")
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == []
+    assert {path.name for path in (tmp_path / "cache").iterdir()} <= {"hashes"}
 
 
 def test_fail_fast_stops_the_others(built: Built, tmp_path: Path) -> None:
