@@ -110,7 +110,8 @@ class Vocoder(nn.Module):
         for i, (up, follower) in enumerate(zip(self.ups, followers, strict=True)):
             blocks = self.blocks[i * self.branches : (i + 1) * self.branches]
             adding = [conv for block in blocks for conv in block.second]
-            strength = evened(functools.reduce(torch.add, [squares(conv.weight) for conv in adding]))
+            power = functools.reduce(torch.add, [squares(conv.weight) for conv in adding])
+            strength = evened(power).to(up.conv.weight.dtype)
             for conv, gain in [(up.conv, strength.repeat_interleave(up.stride)), *((c, strength) for c in adding)]:
                 conv.weight /= gain[:, None, None, None]
                 conv.bias /= gain
@@ -206,7 +207,7 @@ def evened(power: Tensor) -> Tensor:
     """Strengths of channels of these powers, float64 [channels], around 1."""
     known = power.numpy()
     strength = np.sqrt(np.where(known > 0, known, 1))
-    return torch.from_numpy(rounded(strength / np.exp(np.log(strength).mean()), STRENGTH_BITS).astype(np.float32))
+    return torch.from_numpy(rounded(strength / np.exp(np.log(strength).mean()), STRENGTH_BITS))
 
 
 @torch.no_grad()
@@ -220,12 +221,13 @@ def joined(*linears: nn.Linear) -> nn.Linear:
 
 @torch.no_grad()
 def prenet_last(prenet: Any, hidden: int) -> tuple[Tensor, Tensor]:
-    """The decoder prenet's last two linear maps as one, f32 [hidden, units], and what it adds at each position, f32
+    """The decoder prenet's last two linear maps as one, [hidden, units], and what it adds at each position,
     [positions, hidden]: the first one's output, the position and the speaker are only ever added up."""
     joint, final = prenet.speaker_embeds_layer, prenet.final_layer
     first = joint.weight[:, :hidden]
     positions = prenet.encode_positions.alpha * prenet.encode_positions.pe[0] + final.bias
-    return product(first, final.weight).float(), (product(positions, first.T) + joint.bias.double()).float()
+    table = product(positions, first.T) + joint.bias.double()
+    return product(first, final.weight).to(first.dtype), table.to(first.dtype)
 
 
 @torch.no_grad()
@@ -245,7 +247,7 @@ def scaled(linear: Any, gain: float) -> Any:
 def folded(conv: Any, norm: Any) -> nn.Conv1d:
     """A convolution and the batch norm behind it, as one convolution."""
     deviation = torch.from_numpy(np.sqrt(norm.running_var.double().numpy() + norm.eps))  # torch's root may be off
-    gain = (norm.weight / deviation).float()
+    gain = (norm.weight / deviation).to(conv.weight.dtype)
     new = nn.Conv1d(conv.in_channels, conv.out_channels, conv.kernel_size, padding=conv.padding)
     new.weight = nn.Parameter(conv.weight * gain[:, None, None])
     new.bias = nn.Parameter(norm.bias - norm.running_mean * gain)

@@ -30,7 +30,7 @@ def weight_norm(direction: Tensor, magnitude: Tensor) -> Tensor:
     """magnitude * direction / |direction|, norms over all axes but the first (torch's weight_norm with dim=0);
     NaN where a direction has no length."""
     norm = torch.from_numpy(np.sqrt(squares(direction).numpy())).reshape(magnitude.shape)
-    return (magnitude.double() * direction.double() / norm).float()
+    return (magnitude.double() * direction.double() / norm).to(direction.dtype)
 
 
 @torch.no_grad()

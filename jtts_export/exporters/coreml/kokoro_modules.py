@@ -148,7 +148,7 @@ class Source(nn.Module):
         self.source, self.stft = model.decoder.generator.m_source, model.decoder.generator.stft
         merge = self.source.l_linear.weight.detach()
         noise = product(torch.from_numpy(source_noise()).float() * NOISE_SCALE, merge.T)
-        self.register_buffer("noise", noise.T.float())
+        self.register_buffer("noise", noise.T.to(merge.dtype))
         per_f0 = self.source.samples_per_f0
         offset = torch.arange(per_f0) + 0.5 - per_f0 / 2  # of samples, from the F0 value in their middle
         self.register_buffer("ahead", offset[: per_f0 // 2].clone())

@@ -212,7 +212,7 @@ def _learned_query(block: CrossAttention, x: Tensor) -> Tensor:
     deviation = np.sqrt(row_sums(centred * centred).numpy() / rows.shape[1] + block.norm.eps)
     normed = centred / torch.from_numpy(deviation)[:, None] * block.norm.weight + block.norm.bias
     query = _split((product(normed, to_q.weight.T) + to_q.bias)[None], block.heads)
-    return (query * query.shape[-1] ** -0.5).float()
+    return (query * query.shape[-1] ** -0.5).to(x.dtype)
 
 
 def _cross(block: CrossAttention, x: Tensor, query: Tensor, context: Tensor, mask: Tensor | None) -> Tensor:
