@@ -33,7 +33,7 @@ from .export import NAMES
 from .phone_classifier import PhoneClassifier, accuracy, read
 
 Taps = Callable[[Mapping[str, np.ndarray], Sequence[str], Mapping[str, np.ndarray]], dict[str, np.ndarray]]
-THREADS = 2
+THREADS = 1  # two of torch's wait for each other on a busy machine
 TITLES = {
     "stoi_forced": "STOI, true durations, F0 and energy",
     "log_mel_l1_forced": "log-mel L1 (nepers), the same",
