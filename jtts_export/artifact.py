@@ -191,10 +191,6 @@ def read(release: Path) -> tuple[Manifest, dict[str, Any]]:
     for name in manifest.files:
         if not is_inside(name):
             raise OutsideError(f"{release}: {MANIFEST} names a file outside the release: {name!r}")
-    try:
-        _measured(validation)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise OutsideError(f"{release}: {VALIDATION} is damaged: it does not list what was measured") from error
     return manifest, validation
 
 
@@ -224,6 +220,10 @@ def verify(release: Path, sha256: Callable[[Path], str] = sha256_file) -> tuple[
     manifest, validation = read(release)
     with _reading(release):
         _check_listed(release, manifest, sha256)
+        try:
+            _measured(validation)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise OutsideError(f"{release}: {VALIDATION} is damaged: it does not list what was measured") from error
         _check_measured(validation, {name: entry.sha256 for name, entry in manifest.files.items()})
     return manifest, validation
 
