@@ -24,8 +24,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from .errors import BadInput, GateFailed, OutsideError
-from .models.source import first_line, sha256_file
+from .errors import BadInput, GateFailed, OutsideError, first_line
+from .models.source import sha256_file
 from .store import clean_dead, files_under, writing
 from .validate.gates import FAIL, INCONCLUSIVE, PASS
 

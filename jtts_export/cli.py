@@ -12,12 +12,12 @@ from typing import Any
 import click
 
 from . import __version__
-from .errors import JttsError
+from .errors import JttsError, bug_line
 from .exporters.coreml.stage import DEFAULT_TARGET, TARGETS, Target
 from .exporters.graph import DEFAULT_OPSET, OPSETS
 from .models import MODELS
 from .models.source import DEMO, choices
-from .redact import redacted
+from .redact import keep_log, redacted
 from .runtime.names import VARIANT_SUFFIX
 
 _VARIANTS = {
@@ -567,13 +567,10 @@ def _line(words: str) -> str:
 
 
 def _bug(error: Exception) -> int:
-    import tempfile
     import traceback
 
-    with tempfile.NamedTemporaryFile("w", prefix="jtts-export-", suffix=".log", delete=False) as log:
-        log.write(redacted("".join(traceback.format_exception(error))))
-    what = _line((str(error).strip() or type(error).__name__).splitlines()[0])
-    click.echo(f"jtts-export: a bug: {type(error).__name__}: {what}; traceback in {log.name}", err=True)
+    log = keep_log("".join(traceback.format_exception(error)))
+    click.echo(f"jtts-export: {_line(bug_line(error))}; traceback in {log}", err=True)
     return 1
 
 

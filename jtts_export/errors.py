@@ -8,6 +8,11 @@ class JttsError(Exception):
 
     exit_code = 1
 
+    @property
+    def line(self) -> str:
+        """The message, on one line."""
+        return " ".join(str(self).split())
+
 
 class BadInput(JttsError):
     """The request itself cannot be served: an unknown voice, an empty text, a speed of zero."""
@@ -29,3 +34,13 @@ class OutsideError(JttsError):
 
 class CheckpointError(OutsideError):
     """A checkpoint is missing, damaged, or of another architecture. Names the file or the key."""
+
+
+def first_line(error: BaseException) -> str:
+    """An error's first line, for a message of one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def bug_line(error: BaseException) -> str:
+    """What is said of an exception that nobody expected."""
+    return f"a bug: {type(error).__name__}: {first_line(error)}"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
 from . import __version__
+from .models.source import git_hash
 from .store import code_version, files_under
 
 PACKAGE = Path(__file__).parent
@@ -38,7 +38,9 @@ def _there() -> dict[str, str]:
 
 
 def _blob(data: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+    name = git_hash(len(data))
+    name.update(data)
+    return name.hexdigest()
 
 
 def _git(*args: str) -> str | None:

@@ -29,3 +29,12 @@ def redacted(text: str) -> str:
     for shape, instead in _SHAPES:
         text = shape.sub(instead, text)
     return text
+
+
+def keep_log(text: str) -> str:
+    """Write a log without tokens where temporary files go. Returns its name."""
+    import tempfile
+
+    with tempfile.NamedTemporaryFile("w", prefix="jtts-export-", suffix=".log", delete=False) as log:
+        log.write(redacted(text))
+    return log.name

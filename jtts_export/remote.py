@@ -21,8 +21,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from .artifact import is_inside
-from .errors import BadInput, JttsError, OutsideError
-from .models.source import first_line
+from .errors import BadInput, JttsError, OutsideError, first_line
 from .redact import redacted
 from .store import Kept, Record, key_of
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
-from jtts_export.errors import BadInput, CheckpointError
+from jtts_export.errors import BadInput, CheckpointError, first_line
 
 SOURCES = "hub:ORG/REPO[@REVISION], a local folder, random:SEED, or demo (Kokoro)"
 DEMO = "demo"
@@ -243,11 +243,6 @@ def _download(repo: str, revision: str | None, patterns: Collection[str], repo_t
     return Path(folder)
 
 
-def first_line(error: BaseException) -> str:
-    """An error's first line, for a message of one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 def sha256_file(path: Path) -> str:
     """Hex sha256 of a file's bytes. Raises CheckpointError where it cannot be read."""
     try:
@@ -255,3 +250,8 @@ def sha256_file(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+
+
+def git_hash(size: int) -> hashlib._Hash:
+    """What becomes git's name of a file of `size` bytes, when it is given them."""
+    return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)

@@ -10,9 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from jtts_export.errors import CheckpointError
-
-from .source import first_line
+from jtts_export.errors import CheckpointError, first_line
 
 
 def torch_load(path: Path, name: str, *, mmap: bool = False) -> object:

@@ -6,9 +6,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from jtts_export.errors import CheckpointError
-
-from .source import first_line
+from jtts_export.errors import CheckpointError, first_line
 
 
 def read_tokenizer_json(path: Path, name: str) -> Tokenizer:

@@ -15,8 +15,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from jtts_export.errors import BadInput, JttsError, OutsideError
-from jtts_export.models.source import first_line, is_local
+from jtts_export.errors import BadInput, JttsError, OutsideError, first_line
+from jtts_export.models.source import is_local
 from jtts_export.remote import EXTRA, Remote
 from jtts_export.store import code_version, default_root, tool_versions
 
@@ -58,7 +58,7 @@ class Cluster:
                 return result
             return replace(result, release=str(receive(self._remote, result.sent, task.job)))
         except JttsError as error:
-            return Result(error=" ".join(str(error).split()), code=error.exit_code)
+            return Result(error=error.line, code=error.exit_code)
 
     def stop(self) -> None:
         """Leave the cluster. What waits there is dropped; what runs ends by itself, and is in the store."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from jtts_export.artifact import PASS
-from jtts_export.errors import BadInput, JttsError
-from jtts_export.models.source import first_line
-from jtts_export.redact import redacted
+from jtts_export.errors import BadInput, JttsError, bug_line
+from jtts_export.redact import keep_log, redacted
 from jtts_export.store import default_root, writing
 
 from . import schema, summary
@@ -79,9 +77,7 @@ def _workers(options: Options, cache: Path) -> Workers:
 def _keep_details(done: Done) -> None:
     """The traceback of a bug, where its error says."""
     if done.details:
-        with tempfile.NamedTemporaryFile("w", prefix="jtts-export-", suffix=".log", delete=False) as log:
-            log.write(redacted(done.details))
-        done.error = f"{done.error}; traceback in {log.name}"
+        done.error = f"{done.error}; traceback in {keep_log(done.details)}"
 
 
 def _publish(done: Done, told: Journal) -> None:
@@ -96,8 +92,8 @@ def _publish(done: Done, told: Journal) -> None:
         told({"event": "published", "build": done.build.name, "repo": repo, "published": done.published})
         return
     except JttsError as error:
-        why, done.code = " ".join(str(error).split()), error.exit_code
+        why, done.code = error.line, error.exit_code
     except Exception as error:  # a bug, and still no reason not to publish the others
-        why, done.code = f"a bug: {type(error).__name__}: {first_line(error)}", BUG
+        why, done.code = bug_line(error), BUG
     done.published = f"not published: {redacted(why)}"
     told({"event": "publish_failed", "build": done.build.name, "repo": repo, "error": done.published})

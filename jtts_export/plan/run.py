@@ -74,7 +74,8 @@ def run(builds: Sequence[Build], workers: Callable[[], Workers], journal: Journa
     What fails stops what needs it, and nothing else, unless `fail_fast`.
     """
     done = {build.name: Done(build) for build in builds}
-    open_ = [build for build in builds if not _unchanged(done[build.name], journal)]
+    sources: dict[tuple[str, str], Source] = {}
+    open_ = [build for build in builds if not _unchanged(done[build.name], sources, journal)]
     if open_:
         at_work = workers()
         try:
@@ -84,17 +85,15 @@ def run(builds: Sequence[Build], workers: Callable[[], Workers], journal: Journa
     return list(done.values())
 
 
-_sources: dict[tuple[str, str], Source] = {}
-
-
-def _unchanged(done: Done, journal: Journal) -> bool:
-    """Whether there is nothing to do for a build. What is wrong with it shows when it is built."""
+def _unchanged(done: Done, sources: dict[tuple[str, str], Source], journal: Journal) -> bool:
+    """Whether there is nothing to do for a build. What is wrong with it shows when it is built. sources: checkpoints
+    that were located for other builds."""
     job, start = done.build.job, time.perf_counter()
     with suppress(JttsError):
         given = (job.model, job.checkpoint)
-        if given not in _sources:
-            _sources[given] = locate_for(job, Store(job.cache))
-        if found := find(job, _sources[given]):
+        if given not in sources:
+            sources[given] = locate_for(job, Store(job.cache))
+        if found := find(job, sources[given]):
             done.take(found.release)
             done.unchanged, done.seconds = True, time.perf_counter() - start
             journal({"event": "unchanged", "build": done.build.name, **_verdict(done)})

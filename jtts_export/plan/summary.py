@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jtts_export.card import number
+from jtts_export.card import COLUMNS, number
 from jtts_export.redact import redacted
 from jtts_export.report.facts import PASS, all_gates, public, text, why
 from jtts_export.report.results import ERROR, Result, document, result_of
@@ -16,14 +16,9 @@ from jtts_export.store import writing
 
 from .run import Done
 
-HEADER = ["build", "variant", "verdict", "MB", "RTF", "x PyTorch", "x fp32", "s", "why"]
+_FIGURES = tuple(column for column in COLUMNS if column[0] in ("MB", "RTF", "x PyTorch", "x fp32"))
+HEADER = ["build", "variant", "verdict", *(title for title, _, _ in _FIGURES), "s", "why"]
 WORST = (1, 4, 2, 3)  # exit codes; of several the first: a bug, the outside world, a request, a gate
-_FIGURES = (
-    ("size_mb", "{:.1f}"),
-    ("rtf_warm_p50", "{:.3f}"),
-    ("speedup_vs_reference", "{:.2f}"),
-    ("speedup_vs_fp32", "{:.2f}"),
-)
 _RTF = {"rtf_warm_p50": "step_rtf"}  # what stands in for it where no audio is made
 
 
@@ -45,7 +40,7 @@ def _rows(done: Done) -> list[list[str]]:
         return [[name, "", done.verdict, "", "", "", "", seconds, said]]
     rows: list[list[str]] = []
     for variant, measured in done.validation["variants"].items():
-        figures = [_figure(measured["metrics"], metric, form) for metric, form in _FIGURES]
+        figures = [_figure(measured["metrics"], metric, form) for _, metric, form in _FIGURES]
         first = not rows
         rows.append([name, variant, measured["verdict"], *figures, seconds if first else "", said if first else ""])
         name = ""
@@ -85,7 +80,7 @@ def as_json(done: Sequence[Done]) -> dict[str, Any]:
                 "variants": {
                     variant: {
                         "verdict": of["verdict"],
-                        **{metric: of["metrics"].get(metric) for metric, _ in _FIGURES},
+                        **{metric: of["metrics"].get(metric) for _, metric, _ in _FIGURES},
                     }
                     for variant, of in one.validation.get("variants", {}).items()
                 },

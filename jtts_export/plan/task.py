@@ -21,7 +21,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from jtts_export.errors import JttsError
+from jtts_export.errors import JttsError, bug_line
 from jtts_export.pipeline import Job, build, make
 from jtts_export.remote import Remote
 from jtts_export.store import Store
@@ -69,11 +69,9 @@ def carry_out(order: Order, teller: Teller) -> Result:
     try:
         return _carry_out(order, teller)
     except JttsError as error:
-        return Result(error=" ".join(str(error).split()), code=error.exit_code)
+        return Result(error=error.line, code=error.exit_code)
     except Exception as error:  # a bug, and still no reason for other builds to stop
-        what = (str(error).strip() or type(error).__name__).splitlines()[0]
-        details = "".join(traceback.format_exception(error))
-        return Result(error=f"a bug: {type(error).__name__}: {what}", code=BUG, details=details)
+        return Result(error=bug_line(error), code=BUG, details="".join(traceback.format_exception(error)))
 
 
 def _carry_out(order: Order, teller: Teller) -> Result:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from jtts_export.artifact import FileEntry
 from jtts_export.errors import GateFailed
+from jtts_export.models.source import git_hash
 
 BLOCK = 1 << 20  # bytes that are read, and compared, at a time
 KEPT = 1 << 18  # bytes of a file that is kept in memory
@@ -64,11 +65,6 @@ def verified(release: Path, name: str, entry: FileEntry | None) -> Verified:
     if entry is not None and (sha256, size) != (entry.sha256, entry.size):
         raise changed(name)
     return Verified(name, path, size, sha256, blob.hexdigest(), tuple(digests), start if size <= KEPT else None)
-
-
-def git_hash(size: int) -> hashlib._Hash:
-    """What becomes git's name of a file of `size` bytes, when it is given them."""
-    return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
 
 
 def changed(name: str) -> GateFailed:

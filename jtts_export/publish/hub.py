@@ -62,8 +62,11 @@ class NoBranch(OutsideError):
     """The repository is there, and the branch is not."""
 
 
-class Moved(Exception):
-    """The branch is not where it was: somebody else has committed."""
+class Moved(Trouble):
+    """The branch is not where it was: somebody else has committed, or an earlier try of ours arrived."""
+
+    def __init__(self) -> None:
+        super().__init__("the hub calls its last commit old")
 
 
 @dataclass(frozen=True)
@@ -208,7 +211,7 @@ class Hub:
                 raise trouble from None
             refused = within(error, HfHubHTTPError)
             if refused is not None and refused.response.status_code in (409, 412):
-                raise Moved from None
+                raise Moved() from None
             raise outside("committing", error) from None
 
     def since(self, commit: str, title: str) -> list[str]:

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jtts_export.artifact import MANIFEST
-from jtts_export.errors import BadInput, GateFailed, OutsideError
-from jtts_export.models.source import first_line
+from jtts_export.errors import BadInput, GateFailed, OutsideError, first_line
 from jtts_export.progress import Progress
 from jtts_export.report.facts import text
 
@@ -278,15 +277,13 @@ def _commit(p: Publication, changed: Sequence[Operation], tree: Tree, parent: st
     A commit names its parent, and so the hub takes a second one of the same only where the first did not arrive.
     Raises OutsideError where somebody else has committed to the same files, or twice to others.
     """
-    from .hub import Moved
-
     first, tries, moves = parent, 0, 0
     while True:
         started = p.hub.patience.clock()
         try:
             return p.hub.commit(p.passed.title, p.passed.description, _deleted(changed), parent, False)[0]
-        except (Trouble, Moved) as error:
-            trouble = error if isinstance(error, Trouble) else Trouble("the hub calls its last commit old")
+        except Trouble as error:
+            trouble = error
         p.said = f"whether the commit is on {p.hub.revision} is not known; publish again to find out"
         if mine := _arrived(p, first):
             return mine
@@ -333,15 +330,15 @@ def _open(p: Publication) -> PullRequest | None:
 
 def _propose(p: Publication, changed: Sequence[Operation], parent: str) -> PullRequest:
     """A pull request, and no second one where the first one's answer was lost."""
-    from .hub import Moved, PullRequest
+    from .hub import PullRequest
 
     tries = 0
     while True:
         started = p.hub.patience.clock()
         try:
             return PullRequest(*p.hub.commit(p.passed.title, p.passed.description, _deleted(changed), parent, True))
-        except (Trouble, Moved) as error:
-            trouble = error if isinstance(error, Trouble) else Trouble("the hub calls its last commit old")
+        except Trouble as error:
+            trouble = error
         p.said = "whether there is a pull request is not known; publish again to find out"
         if made := _open(p):
             return made

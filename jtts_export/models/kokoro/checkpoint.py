@@ -16,9 +16,9 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from jtts_export.errors import CheckpointError
+from jtts_export.errors import CheckpointError, first_line
 from jtts_export.models.exact import weight_norm
-from jtts_export.models.source import Source, first_line
+from jtts_export.models.source import Source
 from jtts_export.models.tensors import check_shape, check_state, differences, float32, safetensors_load, torch_load
 
 from .adain import AdaIN1d

@@ -22,10 +22,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import SpeechT5Config, SpeechT5ForTextToSpeech, SpeechT5HifiGan, SpeechT5HifiGanConfig
 
-from jtts_export.errors import CheckpointError
+from jtts_export.errors import CheckpointError, first_line
 from jtts_export.models import MODELS
 from jtts_export.models.exact import weight_norm
-from jtts_export.models.source import Source, first_line
+from jtts_export.models.source import Source
 from jtts_export.models.tensors import check_shape, check_state, float32, torch_load
 
 from .positions import settle

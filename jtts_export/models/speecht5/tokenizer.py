@@ -17,8 +17,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, proc
 from tokenizers.models import Unigram
 from transformers import SpeechT5Tokenizer
 
-from jtts_export.errors import CheckpointError
-from jtts_export.models.source import Source, first_line
+from jtts_export.errors import CheckpointError, first_line
+from jtts_export.models.source import Source
 from jtts_export.models.tokenizer_json import check_ids, read_tokenizer_json
 
 FILE = "spm_char.model"

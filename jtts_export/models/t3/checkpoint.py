@@ -15,8 +15,8 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from jtts_export.errors import CheckpointError
-from jtts_export.models.source import Source, first_line
+from jtts_export.errors import CheckpointError, first_line
+from jtts_export.models.source import Source
 from jtts_export.models.tensors import check_state, float32, safetensors_load, torch_load
 from jtts_export.models.tokenizer_json import check_ids, read_tokenizer_json
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jtts_export.errors import CheckpointError
-from jtts_export.models.source import first_line
+from jtts_export.errors import CheckpointError, first_line
 
 from .config import T3Config
 
