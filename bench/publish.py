@@ -1,5 +1,6 @@
-"""`python -m bench.publish RELEASE`: publish a release to the tests' hub on this machine, download it, compare, and
-publish it again. Prints what each takes: of disks, hashes and a local socket, not of a line to somewhere.
+"""`python -m bench.publish RELEASE`: publish a release to the tests' hub on this machine, download it, compare,
+validate the copy, and publish the release again. Prints what each takes: of disks, hashes and a local socket, not of
+a line to somewhere.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ def main() -> None:
 
 def measure(release: Path, hub: Hub, folder: Path) -> list[str]:
     """A table of seconds and memory. Raises AssertionError where anything is not as it should be."""
-    publish = [sys.executable, "-m", "jtts_export.cli", "publish", str(release), "--repo", REPO]
+    command = [sys.executable, "-m", "jtts_export.cli"]
+    publish = [*command, "publish", str(release), "--repo", REPO]
     copy = folder / "copy"
     rows = [_row("publish --dry-run", [*publish, "--dry-run"])]
     assert REPO not in hub.repositories
@@ -45,6 +47,7 @@ def measure(release: Path, hub: Hub, folder: Path) -> list[str]:
     _check(release, repository)
     rows.append(_row("snapshot_download", [sys.executable, "-c", DOWNLOAD, REPO, str(copy)]))
     assert artifact.verify(copy)[0] == artifact.read(release)[0]
+    rows.append(_row("validate the copy", [*command, "validate", str(copy)]))
     rows.append(_row("publish, nothing new", publish))
     assert len(repository.history("main")) == 2, "the same release made another commit"
     files = artifact.read(release)[0].files.values()

@@ -84,8 +84,8 @@ def failed(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Failed:
     profile.write_text(IMPOSSIBLE)
     command = again(replace(built, profile=profile, cache=cache), out)
     process = start(home, *command)
-    weights = cache / f"tmp-{process.pid}-export" / "graphs" / "onnx" / "language_model.onnx_data"
-    while process.poll() is None and not weights.exists():
+    weights = f"tmp-{process.pid}-export-*/graphs/onnx/language_model.onnx_data"
+    while process.poll() is None and not any(cache.glob(weights)):
         time.sleep(0.001)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
@@ -215,7 +215,7 @@ def test_a_build_killed_while_it_writes_weights_leaves_nothing_that_is_read(buil
 
 
 def test_a_multilingual_checkpoint_is_chosen_and_recorded(multilingual: Built) -> None:
-    assert files_of(multilingual.release) == FILES - VARIANTS["int8"] - VARIANTS["int8-fast"] - VARIANTS["fp16"]
+    assert files_of(multilingual.release) == WRITTEN | CLIENT_FILES | VARIANTS["fp32"] | VARIANTS["int4"]
     manifest = read(multilingual.release, "manifest.json")
     assert manifest["checkpoint"]["source"] == str(multilingual.checkpoint.resolve())
     assert manifest["checkpoint"]["source"].endswith(f"/both#{MULTILINGUAL}")

@@ -104,7 +104,8 @@ def test_speaking_imports_numpy_and_onnxruntime_only(release: Path) -> None:
         *({"cfg_weight": 0.0, "seed": seed} for seed in range(2)),
         {"temperature": 0.0},
         {"temperature": 0.0, "cfg_weight": 0.0},
-        {"temperature": 1.2, "min_p": 0.0, "top_p": 0.9, "repetition_penalty": 2.0, "cfg_weight": 1.5, "seed": 1},
+        # Cool, so that few tokens are left to draw from: of thousands, some edge lies within rounding of a draw.
+        {"temperature": 0.1, "min_p": 0.0, "top_p": 0.9, "repetition_penalty": 2.0, "cfg_weight": 1.5, "seed": 1},
         {"analyze": True, "seed": 5},
         {"analyze": True, "cfg_weight": 0.0},
     ],

@@ -80,10 +80,12 @@ def built(folder: Path, model: Model, loaded: Loaded) -> Release:
 
 
 def with_variant(release: Release, variant: str) -> Release:
-    """The release with another variant beside fp32, and its schemes."""
+    """The release with another variant beside fp32, held as at full size, and its schemes."""
     model, loaded = release.model, release.loaded
+    recipe = model.recipes[variant]
+    recipe = recipe.model_copy(update={"rules": tuple(rule for rule in recipe.rules if rule.below is None)})
     graphs, report, _ = build_variant(
-        *(model, release.files("fp32"), model.recipes[variant], loaded.config, loaded.voices, []),
+        *(model, release.files("fp32"), recipe, loaded.config, loaded.voices, []),
         *(Spread({}), 1, lambda _: None),
     )
     for name, made in graphs.items():
