@@ -16,6 +16,7 @@ from jtts_export.exporters.model import Loaded, Model
 from jtts_export.exporters.onnx import save
 from jtts_export.models import MODELS
 from jtts_export.models.source import locate
+from jtts_export.optimize import optimize
 from jtts_export.profiles.schema import Profile
 from jtts_export.quantize.build import build_variant
 from jtts_export.runtime.names import graph_file
@@ -37,14 +38,15 @@ def subject(name: str, folder: Path) -> Subject:
     clients.mkdir()
     model.client_files(clients, loaded.config, loaded.voices)
     model.export(loaded, folder / "traced", DEFAULT_OPSET)
-    traced = {graph: folder / "traced" / graph_file(graph, "fp32") for graph in model.graphs}
+    exact = {graph: ir.load(folder / "traced" / graph_file(graph, "fp32")) for graph in model.graphs}
+    for graph in exact.values():
+        optimize(graph)
+    files = {"fp32": _save(model, exact, folder, "fp32")}
     made, _, _ = build_variant(
-        model, traced, model.recipes["int8"], loaded.config, loaded.voices, [], Spread({}), 1, lambda _: None
+        *(model, {graph: files["fp32"][graph] for graph in model.graphs}, model.recipes["int8"]),
+        *(loaded.config, loaded.voices, [], Spread({}), 1, lambda _: None),
     )
-    files = {
-        "fp32": _save(model, {graph: ir.load(path) for graph, path in traced.items()}, folder, "fp32"),
-        "int8": _save(model, made, folder, "int8"),
-    }
+    files["int8"] = _save(model, made, folder, "int8")
     return Subject(name, model, loaded, files, clients, profile(), spread_of(model, loaded, 1))
 
 

@@ -233,7 +233,12 @@ TABLE = {
         "largest deviation from 1 of a layer's weights regressed on fp32's", always=False
     ),
     "structure_equal_ratio": Metric(
-        "of the nodes that quantization leaves as they are, the share with fp32's attributes and constants",
+        "of the nodes that quantization leaves as they are, the share with fp32's attributes and constants; of "
+        "fp32's, with a new export's",
+        always=False,
+    ),
+    "exported_weight_error": Metric(
+        "largest difference of an fp32 weight from a new export's, relative to the largest of its tensor",
         always=False,
     ),
     "draws_equal_ratio": Metric("share of the random draws in the graphs that are the reference's", _AUDIO),

@@ -12,6 +12,7 @@ from jtts_export.exporters.model import Loaded, Model
 from jtts_export.models.source import sha256_file
 
 from . import assets, coreml, layers, operators, timing
+from .exported import weight_error
 from .gates import verdict_of
 from .listening import save_samples, spoken
 from .parity import Metrics, reference_taps
@@ -111,9 +112,15 @@ def faithfulness(
     if model.derived:
         metrics["derived_equal_ratio"] = derived_equal_ratio(model, graphs)
     details: dict[str, Any] = {"rows": rows, "operators_missing": missing}
-    if variant != "fp32":
+    exact = subject.files["fp32"]
+    if variant == "fp32":
+        tell("fp32 against a new export")
+        made = subject.new_export.like(graphs, model, subject.loaded)
+        equal = [structure_equal_ratio(made[graph], graphs[graph]) for graph in model.graphs]
+        metrics["structure_equal_ratio"] = min(equal)
+        metrics["exported_weight_error"] = max(weight_error(made[graph], graphs[graph]) for graph in model.graphs)
+    else:
         tell(f"layers of {variant}")
-        exact = subject.files["fp32"]
         equal = [structure_equal_ratio(exact[graph], graphs[graph]) for graph in model.graphs]
         metrics["structure_equal_ratio"] = min(equal)
         errors = layers.layer_errors(model, exact, graphs, subject.cases("brief")[0], threads)

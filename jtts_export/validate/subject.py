@@ -14,6 +14,7 @@ from jtts_export.exporters.model import Loaded, Model
 from jtts_export.profiles.schema import Gate, Profile
 
 from .assets import client_files_equal_ratio
+from .exported import NewExport
 from .gates import FAIL, Interval, judge
 from .parity import Metrics
 from .runner import Case
@@ -46,6 +47,7 @@ class Subject:
     spread: Spread
     sentences: Sequence[str] = ()
     packages: Packages | None = None
+    new_export: NewExport = field(default_factory=NewExport)
 
     @property
     def threads(self) -> int:

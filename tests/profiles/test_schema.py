@@ -91,7 +91,7 @@ def test_built_in_profiles_allow_what_they_build_and_every_scheme_of_it(name: st
             check_schemes(profile, variant, info.load().recipes[variant])
 
 
-AGAINST_FP32 = ("layer_", "structure_")  # what every other variant has
+AGAINST_EXPORT, AGAINST_FP32 = ("exported_", "structure_"), ("layer_", "structure_")  # fp32 has; every other has
 OF_PACKAGES = re.compile("coreml_.*|.*_vs_coreml")
 
 
@@ -102,7 +102,8 @@ def test_built_in_profiles_gate_only_what_is_measured_of_every_variant(name: str
         if variant in (COREML, COREML_INT8):
             assert TABLE[metric].always or OF_PACKAGES.fullmatch(metric)
         else:
-            assert TABLE[metric].always or (variant not in ("all", "fp32") and metric.startswith(AGAINST_FP32))
+            others = AGAINST_EXPORT if variant == "fp32" else AGAINST_FP32
+            assert TABLE[metric].always or (variant != "all" and metric.startswith(others))
         assert model in TABLE[metric].models
 
 

@@ -26,10 +26,10 @@ from jtts_export.validate.subject import Findings, Subject
 
 MODELS = ("kokoro", "speecht5", "t3")
 OF_OTHERS = {  # than fp32, by which they are measured
-    "structure_equal_ratio",
     *("layer_worst_snr_db", "layer_channel_snr_db", "layer_gain_error"),
     *("layer_weight_steps", "layer_weight_gain_error"),
 }
+OF_FP32 = {"exported_weight_error"}
 # Of the process that is timed, and of the stream.
 NOT_HERE = {"rss_peak_mb", "rss_slope_mb", "rss_slope_margin_mb", "rss_growth_mb", "audio_join_score"}
 SENTENCES = ("Hello there.", "Good bye, then.")
@@ -41,10 +41,10 @@ Found = Callable[[str, str], tuple[Findings, list[np.ndarray]]]
 @pytest.mark.parametrize("name", MODELS)
 def test_every_metric_that_is_not_of_time_is_measured(found: Found, name: str) -> None:
     wanted = {m for m in metrics_of(name) if known.TABLE[m].always and not is_timed(m)} - NOT_HERE
-    for variant, layers in (("fp32", set()), ("int8", OF_OTHERS)):
+    for variant, own in (("fp32", OF_FP32), ("int8", OF_OTHERS)):
         metrics = found(name, variant)[0].metrics
-        assert wanted | layers <= set(metrics)
-        assert OF_OTHERS & set(metrics) == layers
+        assert wanted | own | {"structure_equal_ratio"} <= set(metrics)
+        assert (OF_FP32 | OF_OTHERS) & set(metrics) == own
         assert not any(is_timed(metric) or np.isnan(value) for metric, value in metrics.items())
 
 
@@ -59,7 +59,8 @@ def test_figures_are_those_of_each_variant(subjects: Subjects, found: Found, nam
     for stage in subjects(name).model.parity.whole.stages:
         exact, rounded = (metrics[f"parity_{stage.name}_snr_db"] for metrics in (fp32, int8))
         assert exact > rounded + 10 or exact == rounded == np.inf, stage.name  # as what int8 holds as fp32 does
-    assert int8["structure_equal_ratio"] == 1
+    assert fp32["structure_equal_ratio"] == int8["structure_equal_ratio"] == 1
+    assert fp32["exported_weight_error"] == 0
 
 
 @pytest.mark.parametrize("name", MODELS)
