@@ -16,7 +16,7 @@ from .stutter import score_of
 Row = Mapping[str, float]
 
 # Differences that nobody hears; a spread smaller than that counts as that large.
-LEAST_MRSTFT = 0.01
+LEAST_MRSTFT = 0.1
 LEAST_F0_CENTS = 5.0  # listeners notice 0.3 % at best (Moore 1973)
 LEAST_STOI_LACK = 1e-3
 
@@ -80,7 +80,7 @@ def spread_ratios(metrics: Row, spread: Row) -> dict[str, float]:
     """`metrics` over those of the reference against itself on another draw: audio_mrstft_ratio, audio_f0_rmse_ratio,
     and audio_stoi_ratio, of what is lacking of 1. Of those that both have.
 
-    A spread below 0.01 (MRSTFT), 5 cents or 0.001 (STOI) counts as that much, so that a reference whose draws change
+    A spread below 0.1 (MRSTFT), 5 cents or 0.001 (STOI) counts as that much, so that a reference whose draws change
     nothing does not make an inaudible difference a large one.
     """
     related = {
