@@ -46,7 +46,7 @@ def build_variant(
     """
     graphs = {name: _opened(source) for name, source in files.items()}
     recipe = recipe.for_sizes({n: w.array.size for graph in graphs.values() for n, w in find_weights(graph).items()})
-    calibration = _calibrate(model, graphs, files, recipe, config, voices, threads, tell)
+    calibration = calibrate(model, files, recipe, config, voices, threads, tell, graphs)
     climb = Climb(recipe, {})
     if helped := [g for g in gates if any(g.metric in stage.gates for stage in model.parity.stages)]:
         tell("judging the recipe")
@@ -86,22 +86,11 @@ def calibrate(
     voices: Voices,
     threads: int,
     tell: Callable[[str], None],
+    graphs: Mapping[str, ir.Model] | None = None,
 ) -> Calibration:
-    """What a recipe needs to know of activations, measured on the model's utterances for that."""
-    graphs = {name: _opened(source) for name, source in files.items()}
-    return _calibrate(model, graphs, files, recipe, config, voices, threads, tell)
-
-
-def _calibrate(
-    model: Model,
-    graphs: Mapping[str, ir.Model],
-    files: Graphs,
-    recipe: Recipe,
-    config: Config,
-    voices: Voices,
-    threads: int,
-    tell: Callable[[str], None],
-) -> Calibration:
+    """What a recipe needs to know of activations, measured on the model's utterances for that. graphs: the files,
+    where they are open already."""
+    graphs = graphs or {name: _opened(source) for name, source in files.items()}
     convs: dict[str, Ranges] = {}
     for graph in graphs.values():
         weights = find_weights(graph)

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from .audio import compare, log_mel_l1, snr_db, spread_ratios
+from .audio.metrics import LEAST_LOG_MEL
 from .parity import Metrics, Parity, reference_taps
 from .runner import Arrays, Case, Runner
 
 _RESEED, _FP64, _NUDGE = "spread_reseed_", "spread_fp64_", "spread_nudge_"
 _HEARD = ("audio_mrstft", "audio_f0_rmse_cents", "audio_stoi")  # what spread_ratios() relates
-INAUDIBLE = 0.05  # nepers of log-mel, 0.4 dB: less than half of the level that a listener tells from another
 NUDGE_DB = 80  # noise that is put on the inputs: 1e-4 of them. At 1e-6, fp32's own rounding is as loud.
 
 
@@ -33,7 +33,7 @@ class Spread:
         """Metrics, and beside them those relative to this spread."""
         related = {**metrics, **self.metrics}
         if "parity_log_mel_l1" in metrics:
-            widest = max(self.metrics[f"{_RESEED}log_mel_l1"], self.metrics[f"{_FP64}log_mel_l1"], INAUDIBLE)
+            widest = max(self.metrics[f"{_RESEED}log_mel_l1"], self.metrics[f"{_FP64}log_mel_l1"], LEAST_LOG_MEL)
             related["parity_log_mel_ratio"] = metrics["parity_log_mel_l1"] / widest
         for prefix, margin in ((_FP64, "margin_db"), (_RESEED, "reseed_margin_db")):
             for name, value in self.metrics.items():

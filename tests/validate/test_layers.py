@@ -82,8 +82,7 @@ def built(folder: Path, model: Model, loaded: Loaded) -> Release:
 def with_variant(release: Release, variant: str) -> Release:
     """The release with another variant beside fp32, held as at full size, and its schemes."""
     model, loaded = release.model, release.loaded
-    recipe = model.recipes[variant]
-    recipe = recipe.model_copy(update={"rules": tuple(rule for rule in recipe.rules if rule.below is None)})
+    recipe = model.recipes[variant].for_sizes({})  # no weight is small
     graphs, report, _ = build_variant(
         *(model, release.files("fp32"), recipe, loaded.config, loaded.voices, []),
         *(Spread({}), 1, lambda _: None),

@@ -16,6 +16,7 @@ from .stutter import score_of
 Row = Mapping[str, float]
 
 # Differences that nobody hears; a spread smaller than that counts as that large.
+LEAST_LOG_MEL = 0.05  # nepers, 0.4 dB: less than half of the difference in level that a listener notices
 LEAST_MRSTFT = 0.1
 LEAST_F0_CENTS = 5.0  # listeners notice 0.3 % at best (Moore 1973)
 LEAST_STOI_LACK = 1e-3
