@@ -14,7 +14,7 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import coreml, kokoro, speecht5, t3
+from bench import audio, coreml, kokoro, speecht5, t3
 from bench.common import ROOT, say, table, timed
 from jtts_export.artifact import machine
 from jtts_export.store import tool_versions
@@ -67,7 +67,14 @@ def command(folder: Path, _: int) -> list[str]:
     return ["## The whole command", "", *table(["what", "seconds", "peak MB"], rows)]
 
 
-SECTIONS = {**t3.SECTIONS, **speecht5.SECTIONS, **kokoro.SECTIONS, "coreml": coreml.section, "command": command}
+SECTIONS = {
+    **t3.SECTIONS,
+    **speecht5.SECTIONS,
+    **kokoro.SECTIONS,
+    "audio": audio.section,
+    "coreml": coreml.section,
+    "command": command,
+}
 
 if __name__ == "__main__":
     main()

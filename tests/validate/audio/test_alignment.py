@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -76,17 +75,6 @@ def test_along_the_path_signals_are_closer_than_frame_by_frame(speech: Speech) -
     x = speech(0)
     late = np.concatenate([np.zeros(4800, np.float32), x[:-4800]])
     assert dtw_log_mel(late, x, RATE_HZ) < 0.2 * log_mel_l1(late, x, RATE_HZ)
-
-
-def test_ten_seconds_take_less_than_half_a_second(speech: Speech) -> None:
-    x = speech(0, 10)
-    y = stretched(x, 1.03)
-    spent = []
-    for _ in range(3):
-        start = time.process_time()
-        dtw_log_mel(y, x, RATE_HZ)
-        spent.append(time.process_time() - start)
-    assert min(spent) < 0.5  # measured: 0.04
 
 
 def test_frames_last_as_long_at_every_rate(speech: Speech) -> None:
