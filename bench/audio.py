@@ -32,8 +32,8 @@ def section(_: Path, rounds: int) -> list[str]:
     return [
         "## Comparing speech",
         "",
-        "Seconds of processor time for every metric of audio of one utterance, int8's against fp32's: the demo voice's"
-        " sentences, one after the other until they are as long.",
+        "Processor seconds for every metric of audio of one utterance, int8's against fp32's: sentences of the "
+        "demo voice, one after the other until they are as long.",
         "",
         *table(["utterance", *(f"{seconds} s" for seconds in LENGTHS_S)], rows),
     ]

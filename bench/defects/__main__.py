@@ -22,7 +22,7 @@ from pathlib import Path
 from bench.common import ROOT, say
 from jtts_export.exporters.graph import DEFAULT_OPSET
 from jtts_export.models import MODELS
-from jtts_export.models.source import locate
+from jtts_export.models.source import DEMO, is_local, locate
 from jtts_export.pipeline import Job, build
 from jtts_export.profiles.schema import Profile, load_profile
 from jtts_export.progress import Progress
@@ -47,8 +47,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", nargs="*", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--checkpoint", help="in place of random:SEED, of one model")
-    parser.add_argument("--other", help="the other checkpoint, in place of random:SEED+1")
+    parser.add_argument(
+        "--checkpoint", help="in place of random:SEED, of one model: demo, or one with --other and --out"
+    )
+    parser.add_argument("--other", help="the other checkpoint, in place of one from SEED+1")
     parser.add_argument("--profile", default="cpu")
     parser.add_argument("--once", action="store_true", help="of defects alike in both variants, those of int8 alone")
     parser.add_argument(
@@ -60,6 +62,10 @@ def main() -> None:
     parser.add_argument("--busy", action="store_true", help="beside a process on every core that never rests")
     parser.add_argument("--small", action="store_true", help="rebuild the tests' small checkpoints, seed by seed")
     options = parser.parse_args()
+    if options.checkpoint not in (None, DEMO) and not options.other:
+        parser.error("--checkpoint needs --other, a checkpoint with other weights in the same widths")
+    if options.checkpoint == DEMO:
+        options.model = ["kokoro"]
     profile = load_profile(options.profile)
     if options.false_alarms:
         _count(options, profile)
@@ -68,7 +74,7 @@ def main() -> None:
         for name in options.model:
             say(f"== {name}")
             checkpoint = options.checkpoint or f"random:{options.seed}"
-            other = options.other or f"random:{options.seed + 1}"
+            other = options.other or _reseeded(checkpoint, options.seed + 1, Path(folder) / "reseeded")
             make_good = untimed if options.untimed else built
             good = make_good(name, checkpoint, other, profile, Path(folder) / name)
             trials = []
@@ -83,9 +89,10 @@ def main() -> None:
                     say(f"{time.perf_counter() - start:6.1f} s {report.progress(trials[-1])}")
             say(f"{sum(trial.is_caught for trial in trials)} of {len(trials)} caught")
             lines = report.of_model(good, _shown(checkpoint), trials)
-            report.write(
-                options.out, name, report.replanted(options.out, name, lines) if any(options.only) else lines
-            )
+            section = f"{name}-{DEMO}" if checkpoint == DEMO else name
+            if any(options.only):
+                lines = report.replanted(options.out, section, lines)
+            report.write(options.out, section, lines)
 
 
 def _count(options: argparse.Namespace, profile: Profile) -> None:
@@ -146,9 +153,17 @@ def built(name: str, checkpoint: str, other: str, profile: Profile, folder: Path
     return Good(subject, expected, metrics, of_other, outcome.release)
 
 
+def _reseeded(checkpoint: str, seed: int, folder: Path) -> str:
+    """Another checkpoint in the same widths."""
+    if checkpoint != DEMO:
+        return f"random:{seed}"
+    small.write_demo_sized(seed, folder)
+    return str(folder)
+
+
 def _shown(checkpoint: str) -> str:
     """Without the folders of this machine."""
-    return checkpoint if checkpoint.startswith(("random:", "hub:")) else f"checkpoint {Path(checkpoint).name}"
+    return f"checkpoint {Path(checkpoint).name}" if is_local(checkpoint) else checkpoint
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ within it the good artifact's lies; *and n* more did not pass either.
 SECTION = re.compile(r"<!-- ([\w-]+) -->\n(.*?)(?=<!-- |\Z)", re.DOTALL)
 COUNT = re.compile(r"\*\*\d+ of \d+ caught\.\*\*")
 ALARMS = "false-alarms", "false-alarms-busy", "false-alarms-small", "false-alarms-small-busy"
-ORDER = "kokoro", "speecht5", "t3", *ALARMS
+ORDER = "kokoro", "kokoro-demo", "speecht5", "t3", *ALARMS
 COLUMNS = "defect", "variant", "what", "caught by", "value", "good", "limit", "caught"
 MOVED = 3
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,16 @@ from pathlib import Path
 from bench.common import ROOT
 from bench.defects import make
 from jtts_export.exporters.model import Config, Model, Voices
+from jtts_export.models.source import DEMO_FOLDER
 from jtts_export.profiles.schema import load_profile
 from jtts_export.validate.runner import Case
 from jtts_export.validate.subject import Subject
+
+sys.path.append(str(ROOT / "tests"))
+
+import kokoro_files
+import speecht5_files
+import t3_files
 
 # To validate with. Of Kokoro, which takes longest: one at a speed that is no integer, and those of every token; the
 # latter's speech, by SpeechT5 with random weights in 8 bits, ends anywhere.
@@ -40,13 +48,12 @@ def with_utterances(model: Model, chosen: tuple[int, ...] | None) -> Model:
     return replace(model, cases=cases)
 
 
-def _write_checkpoint(model: str, seed: int, folder: Path, seeded: bool = False) -> None:
-    if (tests := str(ROOT / "tests")) not in sys.path:
-        sys.path.append(tests)
-    import kokoro_files
-    import speecht5_files
-    import t3_files
+def write_demo_sized(seed: int, folder: Path) -> None:
+    """A Kokoro checkpoint with random weights in the demo voice's widths."""
+    kokoro_files.write_checkpoint(folder, seed, json.loads((DEMO_FOLDER / "config.json").read_bytes()))
 
+
+def _write_checkpoint(model: str, seed: int, folder: Path, seeded: bool = False) -> None:
     if model == "speecht5":  # speech that ends by its stop token, and a vocoder wide enough for int8 convolutions
         vocoder = {"upsample_initial_channel": 64}
         config = {"max_speech_positions": 1000, **({"hidden_size": 64} if seeded else {})}
