@@ -77,18 +77,19 @@ def main() -> None:
             other = options.other or _reseeded(checkpoint, options.seed + 1, Path(folder) / "reseeded")
             make_good = untimed if options.untimed else built
             good = make_good(name, checkpoint, other, profile, Path(folder) / name)
-            trials = []
+            trials, left_out = [], []
             for defect in defects(name, good.release, options.once):
                 if any(part in defect.name for part in options.only):
                     start = time.perf_counter()
                     try:
                         trials.append(attempt(good, defect))
-                    except LookupError as nowhere:  # a small network has no 4 bits
-                        say(f"left out: {defect.name}: {nowhere}")
+                    except LookupError as nowhere:  # a small network has no 4 bits, the demo's voices one style
+                        left_out.append(f"{defect.name} ({defect.variant}): {nowhere}")
+                        say(f"left out: {left_out[-1]}")
                         continue
                     say(f"{time.perf_counter() - start:6.1f} s {report.progress(trials[-1])}")
             say(f"{sum(trial.is_caught for trial in trials)} of {len(trials)} caught")
-            lines = report.of_model(good, _shown(checkpoint), trials)
+            lines = report.of_model(good, _shown(checkpoint), trials, left_out)
             section = f"{name}-{DEMO}" if checkpoint == DEMO else name
             if any(options.only):
                 lines = report.replanted(options.out, section, lines)

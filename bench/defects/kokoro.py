@@ -48,11 +48,14 @@ def _durations_down(graph: GraphFile) -> None:
 
 
 def _voice_rows_shifted(planting: Planting) -> None:
-    """Row i holds what row i + 1 should."""
+    """Row i holds what row i + 1 should. Raises LookupError where all are the same."""
     path = sorted((planting.clients / "voices").glob("*.bin"))[0]
     raw = path.read_bytes()
     width = len(raw) // VOICE_ROWS
-    rewrite(path, raw[width:] + raw[:width])
+    shifted_rows = raw[width:] + raw[:width]
+    if shifted_rows == raw:
+        raise LookupError(f"the rows of {path.name} are all the same")
+    rewrite(path, shifted_rows)
 
 
 def _tokens_txt(planting: Planting) -> None:

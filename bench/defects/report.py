@@ -41,8 +41,8 @@ def write(path: Path, section: str, lines: Sequence[str]) -> None:
     path.write_text("\n".join([HEADER, *parts]), encoding="utf-8")
 
 
-def of_model(good: Good, checkpoint: str, trials: Sequence[Trial]) -> list[str]:
-    """The section of a model's defects."""
+def of_model(good: Good, checkpoint: str, trials: Sequence[Trial], left_out: Sequence[str] = ()) -> list[str]:
+    """The section of a model's defects; left_out: those that there is nowhere to plant, and why."""
     subject = good.subject
     caught = sum(trial.is_caught for trial in trials)
     lines = [
@@ -50,6 +50,7 @@ def of_model(good: Good, checkpoint: str, trials: Sequence[Trial]) -> list[str]:
         "",
         f"**{caught} of {len(trials)} caught.** {_state(good)}",
         "",
+        *(f"Left out: {reason}.\n" for reason in left_out),
         *table(COLUMNS, [_row(good, trial) for trial in trials]),
     ]
     missed = [trial for trial in trials if not trial.is_caught]

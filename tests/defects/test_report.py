@@ -45,14 +45,15 @@ def test_rows_of_defects_that_are_planted_again_replace_theirs(goods: Callable[[
     names = ("sign of one weight, conditioning", "token's embedding")
     first, second = (next(d for d in DEFECTS["t3"] if d.name == name and d.variant == "fp32") for name in names)
     caught, missed = attempt(good, first), Trial(second, metrics=dict(good.metrics["fp32"]))
-    report.write(path, "t3", report.of_model(good, "random:0", [caught, missed]))
     again = report.of_model(good, "random:0", [attempt(good, second)])
+    report.write(path, "t3", report.of_model(good, "random:0", [caught, missed], ["4 bits: none here"]))
     lines = report.replanted(path, "t3", again)
     assert "**2 of 2 caught.** Without a defect all gates pass." in lines
     rows = [line for line in report.of_model(good, "random:0", [caught]) if line.startswith(f"| {first.name} ")]
     rows += [line for line in again if line.startswith(f"| {second.name} ")]
     assert lines[-2:] == rows
     assert "What no gate caught" not in "\n".join(lines)
+    assert "Left out: 4 bits: none here." in lines
     report.write(path, "t3", report.of_model(good, "random:0", [caught]))
     with pytest.raises(LookupError, match="token's embedding"):
         report.replanted(path, "t3", again)

@@ -55,18 +55,21 @@ def _jump(audio: np.ndarray, join: int, sample_rate_hz: int) -> float:
 
 
 def _gap(audio: np.ndarray, joins: np.ndarray, sample_rate_hz: int) -> float:
-    """Longest abrupt gap at a join over the longest elsewhere, or 1 ms if that is more."""
+    """Longest gap at a join over the longest elsewhere, or 1 ms if that is more. A gap is silence between sounds that
+    begin and end abruptly, or zeros, which no network computes, between samples of any level."""
     least, side = round(LEAST_GAP_S * sample_rate_hz), round(ABRUPT_S * sample_rate_hz)
-    silence = AUDIBLE * float(np.abs(audio).max())
+    level = np.abs(audio)
+    silence = AUDIBLE * float(level.max())
     at_joins = elsewhere = 0
-    for start, stop in runs(np.abs(audio) <= silence):
-        if not least <= stop - start <= LONGEST_GAP_S * sample_rate_hz:
-            continue
-        sides = audio[max(0, start - side) : start], audio[stop : stop + side]
-        if min(float(np.sqrt((x**2).mean())) if len(x) else 0.0 for x in sides) < ABRUPT * silence:
-            continue
-        if ((joins >= start - side) & (joins <= stop + side)).any():
-            at_joins = max(at_joins, stop - start)
-        else:
-            elsewhere = max(elsewhere, stop - start)
+    for quiet, loud in ((level <= silence, ABRUPT * silence), (level == 0, np.finfo(np.float32).tiny)):
+        for start, stop in runs(quiet):
+            if not least <= stop - start <= LONGEST_GAP_S * sample_rate_hz:
+                continue
+            sides = audio[max(0, start - side) : start], audio[stop : stop + side]
+            if min(float(np.sqrt((x**2).mean())) if len(x) else 0.0 for x in sides) < loud:
+                continue
+            if ((joins >= start - side) & (joins <= stop + side)).any():
+                at_joins = max(at_joins, stop - start)
+            else:
+                elsewhere = max(elsewhere, stop - start)
     return at_joins / max(elsewhere, least)

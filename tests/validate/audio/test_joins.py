@@ -72,6 +72,26 @@ def test_samples_left_out_or_said_twice_are_steps() -> None:
     assert join_score([x[:at], -x[at:]], RATE_HZ) > LIMIT
 
 
+@pytest.mark.parametrize("level", [1e-4, 1e-7])
+@pytest.mark.parametrize("milliseconds", [5, 10])
+def test_zeros_in_a_pause_are_a_gap(speech: Speech, milliseconds: int, level: float) -> None:
+    """Trained speech meets in pauses, where a network still computes something: 1e-4 is -60 dB of full scale."""
+    x = speech(0)
+    pause = level * normal(9, RATE_HZ // 4)
+    gap = np.zeros(milliseconds * 24, np.float32)
+    fade = np.minimum(1, np.arange(len(x)) / 2400)
+    before, after = np.concatenate([x * fade[::-1], pause]), np.concatenate([pause, x * fade])
+    assert join_score([before, after], RATE_HZ) < 0.6 * LIMIT
+    assert join_score([before, gap, after], RATE_HZ) == pytest.approx(milliseconds, rel=0.1)
+
+
+def test_zeros_that_sound_brings_along_are_its_own(speech: Speech) -> None:
+    """A vocoder that ends in zeros wherever it pauses does so at joins as well."""
+    x = speech(0)
+    x[10_000:10_240] = x[50_000:50_240] = 0
+    assert join_score([x[:10_100], x[10_100:]], RATE_HZ) < LIMIT
+
+
 def test_gaps_elsewhere_are_the_signals_own(speech: Speech) -> None:
     """Where speech stops abruptly by itself, a join may too."""
     x = speech(0)
