@@ -46,7 +46,7 @@ demo-voice: $(VENV)/installed
 test: setup
 	bash scripts/setup_clients.sh
 	bash scripts/setup_browser.sh
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: setup
 	$(VENV)/bin/ruff check .

@@ -264,6 +264,7 @@ def opened_for_writing(pipe: Path, reader: subprocess.Popen[str]) -> int:
 
 def test_ctrl_c_has_an_exit_code_of_its_own(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would ours
     process = start(tmp_path, "kokoro", "--sentences", "pipe")
     pipe = opened_for_writing(tmp_path / "pipe", process)
     process.send_signal(signal.SIGINT)

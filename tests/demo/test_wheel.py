@@ -36,6 +36,7 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_exports_and_speaks(scripts: Path, tmp_path: Path) -> None:
     offline = environment(tmp_path, HF_HUB_OFFLINE="1", HTTPS_PROXY="http://127.0.0.1:9")
+    offline.pop("PYTHONPATH", None)  # would name this repository
 
     def run(*args: str) -> str:
         done = subprocess.run(
