@@ -56,6 +56,7 @@ lint: setup
 bench: setup
 	JTTS_FULL=1 $(VENV)/bin/python -m bench.run
 	$(VENV)/bin/python -m bench.defects
+	$(VENV)/bin/python -m bench.defects --checkpoint demo --untimed --once
 	for busy in '' --busy; do \
 	  $(VENV)/bin/python -m bench.defects --false-alarms 6 $$busy && \
 	  $(VENV)/bin/python -m bench.defects --false-alarms 30 --small $$busy || exit; \
