@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +18,20 @@ SAMPLES = ROOT / "docs/demo-voice"
 LENGTHS_S = 5, 10, 20
 
 
-def section(_: Path, rounds: int) -> list[str]:
+def section(_folder: Path, rounds: int) -> list[str]:
     """Of docs/benchmarks.md: by turns, so that no length has the quiet moments to itself."""
     reference, rate_hz = _speech("fp32")
     measured, _ = _speech("int8")
     compared = {"spoken with the reference's timing": compare, "spoken freely": compare_free}
-    spent: dict[tuple[str, int], list[float]] = {(how, s): [] for how in compared for s in LENGTHS_S}
-    for timed in [False] + [True] * rounds:  # the first one imports
-        for (how, seconds), of_this in spent.items():
-            pair = [np.resize(audio, seconds * rate_hz) for audio in (measured, reference)]
-            taken = _processor_s(lambda f=compared[how], pair=pair: f(*pair, rate_hz))
-            of_this.extend([taken] * timed)
+    pairs = {s: [np.resize(audio, s * rate_hz) for audio in (measured, reference)] for s in LENGTHS_S}
+    spent: dict[tuple[str, int], list[float]] = defaultdict(list)
+    for how in compared:
+        compared[how](*pairs[LENGTHS_S[0]], rate_hz)  # imports
+    for _ in range(rounds):
+        for (how, function), (seconds, pair) in product(compared.items(), pairs.items()):
+            start = time.process_time()
+            function(*pair, rate_hz)
+            spent[how, seconds].append(time.process_time() - start)
     rows = [[how, *(f"{statistics.median(spent[how, seconds]):.2f}" for seconds in LENGTHS_S)] for how in compared]
     return [
         "## Comparing speech",
@@ -43,9 +47,3 @@ def _speech(variant: str) -> tuple[np.ndarray, int]:
     """Both voices, one after the other: [samples], and samples a second."""
     read = [soundfile.read(SAMPLES / f"{voice}-{variant}.ogg", dtype="float32") for voice in ("af_demo", "am_demo")]
     return np.concatenate([audio for audio, _ in read]), read[0][1]
-
-
-def _processor_s(work: Callable[[], object]) -> float:
-    start = time.process_time()
-    work()
-    return time.process_time() - start

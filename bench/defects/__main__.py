@@ -47,9 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", nargs="*", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--checkpoint", help="in place of random:SEED, of one model: demo, or one with --other and --out"
-    )
+    parser.add_argument("--checkpoint", help="in place of random:SEED, of one model: demo, or any with --other")
     parser.add_argument("--other", help="the other checkpoint, in place of one from SEED+1")
     parser.add_argument("--profile", default="cpu")
     parser.add_argument("--once", action="store_true", help="of defects alike in both variants, those of int8 alone")

@@ -50,7 +50,7 @@ def of_model(good: Good, checkpoint: str, trials: Sequence[Trial], left_out: Seq
         "",
         f"**{caught} of {len(trials)} caught.** {_state(good)}",
         "",
-        *(f"Left out: {reason}.\n" for reason in left_out),
+        *(line for reason in left_out for line in (f"Left out: {reason}.", "")),
         *table(COLUMNS, [_row(good, trial) for trial in trials]),
     ]
     missed = [trial for trial in trials if not trial.is_caught]

@@ -70,7 +70,8 @@ def test_fp32_equals_the_reference(loaded: Loaded, fp32: Path, tokens: int) -> N
     """100 dB is rounding: fp32 eager against fp64 is 115 to 121 dB on the same taps."""
     ids = np.random.default_rng(tokens).integers(1, loaded.module.cfg.n_token, (1, tokens + 2))
     ids[0, [0, -1]] = 0
-    speed = np.array([1.0 if tokens < 200 else 2.0], np.float32)  # half the audio of the long ones
+    is_halved = tokens >= 200 and os.environ.get("JTTS_FULL") != "1"  # audio takes time
+    speed = np.array([2.0 if is_halved else 1.0], np.float32)
     inputs = {"input_ids": ids, "style": loaded.voices["random_a"][tokens - 1], "speed": speed}
     taps = MODEL.reference(loaded, THREADS, 0, False).taps(inputs, MODEL.parity.taps)
     runner = OnnxRunner(GRAPH.name, fp32, THREADS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -60,16 +60,22 @@ def _gap(audio: np.ndarray, joins: np.ndarray, sample_rate_hz: int) -> float:
     least, side = round(LEAST_GAP_S * sample_rate_hz), round(ABRUPT_S * sample_rate_hz)
     level = np.abs(audio)
     silence = AUDIBLE * float(level.max())
+    silent = _between(audio, level <= silence, ABRUPT * silence, sample_rate_hz)
+    zeros = _between(audio, level == 0, float(np.finfo(np.float32).tiny), sample_rate_hz)
     at_joins = elsewhere = 0
-    for quiet, loud in ((level <= silence, ABRUPT * silence), (level == 0, np.finfo(np.float32).tiny)):
-        for start, stop in runs(quiet):
-            if not least <= stop - start <= LONGEST_GAP_S * sample_rate_hz:
-                continue
-            sides = audio[max(0, start - side) : start], audio[stop : stop + side]
-            if min(float(np.sqrt((x**2).mean())) if len(x) else 0.0 for x in sides) < loud:
-                continue
-            if ((joins >= start - side) & (joins <= stop + side)).any():
-                at_joins = max(at_joins, stop - start)
-            else:
-                elsewhere = max(elsewhere, stop - start)
+    for start, stop in (*silent, *zeros):
+        if ((joins >= start - side) & (joins <= stop + side)).any():
+            at_joins = max(at_joins, stop - start)
+        else:
+            elsewhere = max(elsewhere, stop - start)
     return at_joins / max(elsewhere, least)
+
+
+def _between(audio: np.ndarray, quiet: np.ndarray, loud: float, sample_rate_hz: int) -> Iterator[tuple[int, int]]:
+    """Start and stop of what is as quiet for 1 to 100 ms, with an RMS of `loud` in the 2 ms on either side."""
+    least, side = round(LEAST_GAP_S * sample_rate_hz), round(ABRUPT_S * sample_rate_hz)
+    for start, stop in runs(quiet):
+        if least <= stop - start <= LONGEST_GAP_S * sample_rate_hz:
+            sides = audio[max(0, start - side) : start], audio[stop : stop + side]
+            if min(float(np.sqrt((x**2).mean())) if len(x) else 0.0 for x in sides) >= loud:
+                yield start, stop
